@@ -1,0 +1,1 @@
+"""Backbones, the head, pretrained weights, saving and loading."""

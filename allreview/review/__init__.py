@@ -1,0 +1,1 @@
+"""Decisions, queues, sittings and saliency."""

@@ -1,0 +1,1 @@
+"""Snapshots, features, fitting, and the jobs that run them."""

@@ -1,0 +1,106 @@
+"""Real parts for every test: a home folder of its own, SQLite and PostgreSQL stores, the real cells."""
+
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from allreview.settings import Settings, current_settings
+from allreview.store import open_store
+from tests import postgres
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("ALLREVIEW_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty ALLREVIEW_HOME, so that no test sees another's store or the developer's."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("ALLREVIEW_HOME", str(folder))
+    for name in ("ALLREVIEW_DATABASE_URL", "ALLREVIEW_WEIGHTS", "ALLREVIEW_MAX_PIXELS"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a real PostgreSQL server of this test session's own."""
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings on an empty store; every test that uses this runs on SQLite and on PostgreSQL."""
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres_server")
+        name = f"t{uuid.uuid4().hex}"
+        with sa.create_engine(server, isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.execute(sa.text(f"create database {name}"))
+        url = sa.make_url(server).set(database=name).render_as_string(hide_password=False)
+        monkeypatch.setenv("ALLREVIEW_DATABASE_URL", url)
+    return current_settings()
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[sa.Engine]:
+    """A migrated, empty store: SQLite and PostgreSQL in turn."""
+    opened = open_store(settings)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def sqlite_engine(home: Path) -> Iterator[sa.Engine]:
+    """A migrated, empty SQLite store, for tests whose subject is not the store."""
+    opened = open_store(current_settings())
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the real cells; tests that need it are skipped where it is missing."""
+    if not (SHARED / "data" / "cnmc2019").is_dir():
+        pytest.skip(f"the real cells are not at {SHARED}; set ALLREVIEW_SHARED to where they are")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def cnmc(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight cells of each of the 53 real C-NMC subjects, in the published layout."""
+    folder = tmp_path_factory.mktemp("cnmc")
+    command = [sys.executable, str(shared / "data" / "unpack"), str(folder), "--per-subject", "8"]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pbc(shared: Path) -> Path:
+    """480 real normal blood cells of 8 classes."""
+    return shared / "data" / "pbc"
+
+
+@pytest.fixture(scope="session")
+def weights(shared: Path) -> Path:
+    """A folder with MobileNetV2's ImageNet weights."""
+    return shared / "weights"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests are marked by their folder."""
+    for item in items:
+        if "tests/browser" in str(item.path):
+            item.add_marker(pytest.mark.browser)
+
+
+def pytest_report_header() -> list[str]:
+    chromium = shutil.which("chromium") or "not found"
+    return [f"chromium: {chromium}", f"real cells: {SHARED if SHARED.is_dir() else 'not found'}"]
