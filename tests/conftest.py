@@ -6,14 +6,21 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+import db
+from allreview.cells.importing import import_cells
+from allreview.recipe import make_recipe
+from allreview.review.annotations import decide, reviewer_named
+from allreview.review.queues import queue_of
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
-from tests import postgres
+from allreview.training import jobs
+from tests import postgres, workers
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("ALLREVIEW_SHARED", ROOT.parent / "shared"))
@@ -92,6 +99,55 @@ def pbc(shared: Path) -> Path:
 def weights(shared: Path) -> Path:
     """A folder with MobileNetV2's ImageNet weights."""
     return shared / "weights"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A home with real cells and two finished runs, the second a retrain after corrections."""
+
+    home: Path
+    dataset: int
+    run: int
+    retrain: int
+
+
+@pytest.fixture(scope="session")
+def trained_once(cnmc: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+    """Made once by a real worker process; tests take a copy with `trained`."""
+    home = tmp_path_factory.mktemp("trained") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALLREVIEW_HOME", str(home))
+        patch.setenv("ALLREVIEW_WEIGHTS", str(weights))
+        patch.delenv("ALLREVIEW_DATABASE_URL", raising=False)
+        settings = current_settings()
+        engine = open_store(settings)
+        try:
+            dataset = import_cells(engine, settings, cnmc, dataset="C-NMC").dataset_id
+            recipe = make_recipe({"epochs": 6, "image_size": 96, "crop": 300})
+            run = jobs.submit(engine, settings, dataset_id=dataset, recipe=recipe)
+            workers.wait_until_over(engine, run)
+            ann = reviewer_named(engine, "Ann")
+            with db.reading(engine) as session:
+                doubtful = queue_of(session, run, parts=("train",), limit=3)
+            for entry in doubtful:
+                decide(engine, cell_id=entry.cell_id, label=entry.predicted, reviewer_id=ann, seen=None)
+            retrain = jobs.retrain(engine, settings, run)
+            workers.wait_until_over(engine, retrain)
+        finally:
+            workers.kill_workers(home)
+            engine.dispose()
+    yield Trained(home, dataset, run, retrain)
+
+
+@pytest.fixture
+def trained(
+    trained_once: Trained, home: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Trained]:
+    """A copy of `trained_once` that is this test's own home."""
+    shutil.copytree(trained_once.home, home, ignore=shutil.ignore_patterns("*.lock", "logs"))
+    monkeypatch.setenv("ALLREVIEW_WEIGHTS", str(weights))
+    yield replace(trained_once, home=home)
+    workers.kill_workers(home)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,252 @@
+"""Folders, zips and CSV lists into the store.
+
+First every file is hashed, decoded and given a thumbnail, in threads; then everything is written in one
+transaction. A kill at any moment leaves the store as it was, and repeating the import completes it.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+import db
+from allreview.cells.archives import unpack
+from allreview.cells.contradictions import Reading
+from allreview.cells.decoding import decode_rgb, read_bytes
+from allreview.cells.naming import name_problem, shown
+from allreview.cells.recording import record
+from allreview.cells.scanning import Candidate, Rejected, Scan, scan_csv, scan_folder
+from allreview.cells.thumbnails import make_thumbnail, thumbnail_path
+from allreview.errors import UserError
+from allreview.settings import Settings
+from db.tables import Cell, CellFile, Dataset, LeakGroup, Subject
+
+Progress = Callable[[int, int], None]
+
+_BATCH = 256
+_SECONDS_BETWEEN_REPORTS = 0.1
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What a dataset holds after an import, what this import added, and what stayed out.
+
+    Attributes:
+        added: cells this import brought; the other numbers are the dataset's totals.
+        classes: cells of each class, by source label.
+        duplicates: files identical to another file of the dataset, beyond the first.
+        leak_groups: groups of subjects that a split may tell apart.
+    """
+
+    dataset: str
+    dataset_id: int
+    added: int
+    cells: int
+    subjects: int
+    classes: dict[str, int]
+    duplicates: int
+    leak_groups: int
+    rejected: tuple[Rejected, ...]
+
+    def as_dict(self) -> dict:
+        """The report as plain values, ready for JSON."""
+        return asdict(self) | {"rejected": [entry.as_dict() for entry in self.rejected]}
+
+
+def import_cells(
+    engine: sa.Engine,
+    settings: Settings,
+    source: Path,
+    *,
+    dataset: str | None = None,
+    labels: Path | None = None,
+    synthetic: bool = False,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Import the images of a folder or a zip into a dataset, which is made when it does not exist.
+
+    `dataset` defaults to the name of the folder or zip. A CSV `labels` (`path,label,subject`) decides which
+    files are imported and overrides what their names and folders say. Files that cannot be imported are
+    listed in the report with a reason, and the rest goes in. Repeating an import adds nothing. `progress` is
+    called with steps done and steps in all, a few times a second.
+
+    Raises:
+        UserError: the source or the CSV cannot be read, nothing in it can be imported, or the dataset exists
+            and is synthetic where these cells are not, or the other way round.
+    """
+    source = source.expanduser()
+    if not source.exists():
+        raise UserError(f"There is no folder or zip at {shown(os.fspath(source))}.")
+    source = source.resolve()
+    name = _dataset_name(dataset, source)
+    known_classes = _known_classes(engine, name, synthetic)
+    report = _Throttled(progress)
+    root, unpacking_rejected = source, ()
+    if not source.is_dir():
+        unpacked = unpack(settings, source, report.first_half)
+        root, unpacking_rejected = unpacked.folder.resolve(), unpacked.rejected
+        report.halfway()
+    scan = (
+        scan_csv(_find_labels(labels, root), root, known_classes)
+        if labels
+        else scan_folder(root, known_classes)
+    )
+    rejected = [*unpacking_rejected, *scan.rejected]
+    if not scan.candidates:
+        raise UserError(_nothing_found(source, rejected))
+    readings = _read_all(engine, settings, name, scan, rejected, report)
+    with db.writing(engine) as session:
+        dataset_id, added = record(session, name, synthetic, readings, rejected)
+        if dataset_id is None:
+            raise UserError(_nothing_imported(source, rejected))
+        return _report(session, dataset_id, added, rejected)
+
+
+def _dataset_name(dataset: str | None, source: Path) -> str:
+    name = (dataset if dataset is not None else source.name if source.is_dir() else source.stem).strip()
+    if not name:
+        raise UserError("The dataset needs a name.")
+    problem = name_problem(name, "dataset")
+    if problem:
+        raise UserError(f"The dataset {shown(name)[:50]!r} cannot be made: {problem}.")
+    return name
+
+
+def _known_classes(engine: sa.Engine, name: str, synthetic: bool) -> list[str]:
+    with db.reading(engine) as session:
+        found = session.scalar(sa.select(Dataset).where(Dataset.name == name))
+    if found is None:
+        return []
+    if found.synthetic != synthetic:
+        held, offered = ("synthetic", "real") if found.synthetic else ("real", "synthetic")
+        raise UserError(
+            f"{name!r} holds {held} cells and these are {offered}: import them under another dataset name."
+        )
+    return found.classes
+
+
+def _find_labels(labels: Path, root: Path) -> Path:
+    """The CSV where it is named, or inside the imported folder or zip."""
+    for path in (labels.expanduser(), root / labels):
+        if path.is_file():
+            return path.resolve()
+    raise UserError(f"There is no CSV at {shown(os.fspath(labels))}.")
+
+
+def _read_all(
+    engine: sa.Engine,
+    settings: Settings,
+    dataset: str,
+    scan: Scan,
+    rejected: list[Rejected],
+    report: "_Throttled",
+) -> list[Reading]:
+    """Hash, decode and picture every candidate; those that fail go to `rejected`."""
+    known = _known_hashes(engine, dataset)
+    readings: list[Reading] = []
+    remaining = iter(scan.candidates)
+    done = 0
+    with ThreadPoolExecutor(os.cpu_count() or 1, "import") as pool:
+        # In batches, so that an interruption is not held up by everything already submitted.
+        while batch := list(islice(remaining, _BATCH)):
+            for result in pool.map(lambda candidate: _read(settings, candidate, known), batch):
+                if isinstance(result, Rejected):
+                    rejected.append(result)
+                else:
+                    readings.append(result)
+                done += 1
+                report.second_half(done, len(scan.candidates))
+    return readings
+
+
+def _read(settings: Settings, candidate: Candidate, known: Collection[str]) -> Reading | Rejected:
+    try:
+        data = read_bytes(candidate.path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 in known and thumbnail_path(settings, sha256).is_file():
+            return Reading(candidate, sha256, 0, 0, len(data))
+        image = decode_rgb(data, settings.max_pixels)
+        make_thumbnail(settings, sha256, image)
+        return Reading(candidate, sha256, image.width, image.height, len(data))
+    except UserError as error:
+        return Rejected(candidate.shown, str(error))
+
+
+def _known_hashes(engine: sa.Engine, dataset: str) -> set[str]:
+    with db.reading(engine) as session:
+        query = (
+            sa.select(Cell.sha256).join(Dataset, Dataset.id == Cell.dataset_id).where(Dataset.name == dataset)
+        )
+        return set(session.scalars(query))
+
+
+def _report(session: Session, dataset_id: int, added: int, rejected: list[Rejected]) -> ImportReport:
+    def count(table: type[Cell] | type[CellFile] | type[Subject] | type[LeakGroup]) -> int:
+        return session.scalars(sa.select(sa.func.count(table.id)).where(table.dataset_id == dataset_id)).one()
+
+    classes = session.execute(
+        sa.select(Cell.source_label, sa.func.count(Cell.id).label("cells"))
+        .where(Cell.dataset_id == dataset_id)
+        .group_by(Cell.source_label)
+        .order_by(Cell.source_label)
+    )
+    cells = count(Cell)
+    return ImportReport(
+        dataset=session.get_one(Dataset, dataset_id).name,
+        dataset_id=dataset_id,
+        added=added,
+        cells=cells,
+        subjects=count(Subject),
+        classes={row.source_label: row.cells for row in classes},
+        duplicates=count(CellFile) - cells,
+        leak_groups=count(LeakGroup),
+        rejected=tuple(sorted(rejected, key=lambda entry: (entry.path, entry.reason))),
+    )
+
+
+def _nothing_found(source: Path, rejected: list[Rejected]) -> str:
+    if rejected:
+        return _nothing_imported(source, rejected)
+    return (
+        f"There are no images in {shown(os.fspath(source))}: "
+        "it should hold a folder for each class, with BMP, PNG, JPEG, TIFF or WebP files."
+    )
+
+
+def _nothing_imported(source: Path, rejected: list[Rejected]) -> str:
+    first = min(rejected, key=lambda entry: entry.path)
+    return (
+        f"Nothing in {shown(os.fspath(source))} could be imported; of {len(rejected)} files the first, "
+        f"{first.path!r}, stays out because {first.reason}."
+    )
+
+
+class _Throttled:
+    """Progress, reported a few times a second. Unpacking a zip, if there is one, is the first half."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.unpacked = False
+        self.reported_at = 0.0
+
+    def halfway(self) -> None:
+        self.unpacked = True
+
+    def first_half(self, done: int, total: int) -> None:
+        self._tell(done, 2 * total)
+
+    def second_half(self, done: int, total: int) -> None:
+        self._tell(done + total, 2 * total) if self.unpacked else self._tell(done, total)
+
+    def _tell(self, done: int, total: int) -> None:
+        moment = time.monotonic()
+        if self.progress and (done == total or moment - self.reported_at >= _SECONDS_BETWEEN_REPORTS):
+            self.reported_at = moment
+            self.progress(done, total)

@@ -1,0 +1,200 @@
+"""Which files an import looks at: the images below a folder, or those a CSV names."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePath
+
+from allreview.cells.naming import IMAGE_SUFFIXES, CellName, clean, clean_subject, is_text, read_layout, shown
+from allreview.errors import UserError
+
+COLUMNS = ("path", "label", "subject")
+NOT_UTF8 = "its path holds bytes that are not UTF-8: rename it"
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that stayed out, and why."""
+
+    path: str
+    reason: str
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image file to import: where it lies, how the report calls it, and what its name or CSV row says."""
+
+    path: Path
+    shown: str
+    name: CellName
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What there is to import, in the order of the paths, and what stays out."""
+
+    candidates: list[Candidate]
+    rejected: list[Rejected]
+
+
+@dataclass(frozen=True)
+class _Row:
+    path: Path
+    shown: str
+    label: str | None
+    subject: str | None
+
+
+def is_hidden(parts: Iterable[str]) -> bool:
+    """True for files that systems leave behind (.DS_Store, Thumbs.db, __MACOSX): no person put them there."""
+    return any(part.startswith(".") or part.lower() in _SYSTEM_FILES for part in parts)
+
+
+def scan_folder(root: Path, known_classes: Iterable[str] = ()) -> Scan:
+    """Every image below `root` (resolved), named by its path. Linked folders are followed, once each."""
+    rejected: list[Rejected] = []
+    images: list[tuple[Path, PurePath]] = []
+    for path, relative in _walk(root, PurePath(), {os.fspath(root)}, rejected):
+        if not (is_text(os.fspath(path)) and is_text(os.fspath(relative))):
+            rejected.append(Rejected(shown(os.fspath(relative)), NOT_UTF8))
+        elif path.suffix.lower() not in IMAGE_SUFFIXES:
+            rejected.append(Rejected(str(relative), "it is not a BMP, PNG, JPEG, TIFF or WebP image"))
+        else:
+            images.append((path, relative))
+    images.sort(key=lambda image: image[1].parts)
+    layout = read_layout((relative for _, relative in images), root.name, known_classes)
+    return Scan(
+        [Candidate(path, str(relative), layout.read(relative)) for path, relative in images], rejected
+    )
+
+
+def scan_csv(labels: Path, root: Path, known_classes: Iterable[str] = ()) -> Scan:
+    """The files a CSV names. Empty labels and subjects are read from folder and name, as `scan_folder` does.
+
+    Raises:
+        UserError: the CSV cannot be read, or its header lacks a column.
+    """
+    rejected: list[Rejected] = []
+    rows: dict[Path, _Row] = {}
+    contradicted: set[Path] = set()
+    for row in _csv_rows(labels, root, rejected):
+        earlier = rows.setdefault(row.path, row)
+        if (earlier.label, earlier.subject) != (row.label, row.subject):
+            contradicted.add(row.path)
+    for path in contradicted:
+        row = rows.pop(path)
+        rejected.append(Rejected(row.shown, "the CSV names it twice, with different labels or subjects"))
+    placed = {path: _below(path, root, labels.parent) for path in rows}
+    layout = read_layout(placed.values(), root.name, known_classes)
+    candidates = []
+    for path in sorted(rows):
+        row, name = rows[path], layout.read(placed[path])
+        name = replace(name, label=row.label or name.label, subject=row.subject or name.subject)
+        candidates.append(Candidate(path, row.shown, name))
+    return Scan(candidates, rejected)
+
+
+def _walk(
+    folder: Path, relative: PurePath, visited: set[str], rejected: list[Rejected]
+) -> Iterator[tuple[Path, PurePath]]:
+    """Files below `folder` as (resolved path, path as it reads below the root)."""
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        where = shown(os.fspath(relative))
+        rejected.append(Rejected(where, f"the folder cannot be read: {error.strerror or error}"))
+        return
+    for entry in entries:
+        if is_hidden((entry.name,)):
+            continue
+        linked = entry.is_symlink()
+        real = Path(os.path.realpath(entry.path)) if linked else folder / entry.name
+        if real.is_dir() if linked else entry.is_dir():
+            if os.fspath(real) not in visited:
+                visited.add(os.fspath(real))
+                yield from _walk(real, relative / entry.name, visited, rejected)
+        else:
+            yield real, relative / entry.name
+
+
+def _csv_rows(labels: Path, root: Path, rejected: list[Rejected]) -> Iterator[_Row]:
+    text = _read_text(labels)
+    header = text.split("\n", 1)[0]
+    delimiter = ";" if header.count(";") > header.count(",") else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        columns = [column.strip().lower() for column in next(reader, [])]
+        missing = [column for column in COLUMNS if column not in columns]
+        if missing:
+            raise UserError(
+                f"{shown(labels.name)} has no column {missing[0]!r}: its first line must be "
+                "path,label,subject (labels and subjects may be left empty)."
+            )
+        places = [columns.index(column) for column in COLUMNS]
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                row = _csv_row(fields, places, labels, root, reader.line_num, rejected)
+                if row:
+                    yield row
+    except csv.Error as error:
+        raise UserError(
+            f"{shown(labels.name)}, line {reader.line_num}: {error}. Save it as a plain CSV."
+        ) from None
+
+
+def _csv_row(
+    fields: list[str], places: list[int], labels: Path, root: Path, line: int, rejected: list[Rejected]
+) -> _Row | None:
+    where = f"{shown(labels.name)}, line {line}"
+    if len(fields) <= places[0] or not fields[places[0]].strip():
+        rejected.append(Rejected(where, "the row names no file"))
+        return None
+    path, label, subject = (fields[place] if place < len(fields) else "" for place in places)
+    if "\0" in path:
+        rejected.append(Rejected(where, "the path holds a NUL character"))
+        return None
+    found = _find(path, labels.parent, root)
+    if found is None:
+        rejected.append(Rejected(path, "there is no such file beside the CSV or in the imported folder"))
+        return None
+    if not is_text(os.fspath(found)):
+        rejected.append(Rejected(shown(path), NOT_UTF8))
+        return None
+    return _Row(found, path, clean(label) or None, clean_subject(subject) or None)
+
+
+def _find(text: str, *folders: Path) -> Path | None:
+    """The file a CSV row means, resolved. A path with blanks around it is taken as written first."""
+    for spelled in dict.fromkeys((text, text.strip(), text.strip().replace("\\", "/"))):
+        for folder in folders:
+            path = folder / spelled
+            try:
+                if path.is_file():
+                    return path.resolve()
+            except (OSError, ValueError):
+                continue
+    return None
+
+
+def _below(path: Path, *folders: Path) -> PurePath:
+    """`path` below the first folder that holds it; elsewhere only its own folder's name tells a class."""
+    for folder in folders:
+        if path.is_relative_to(folder):
+            return path.relative_to(folder)
+    return PurePath(*path.parts[-2:])
+
+
+def _read_text(labels: Path) -> str:
+    try:
+        return labels.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"The CSV {shown(str(labels))} cannot be read: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{shown(labels.name)} is not UTF-8 text: save it as CSV UTF-8.") from None

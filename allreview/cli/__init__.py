@@ -1,0 +1,1 @@
+"""The command line: whatever a page can do, a command can."""

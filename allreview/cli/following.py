@@ -1,0 +1,99 @@
+"""Following a run from the terminal: its progress on stderr, until it ends or Ctrl-C is pressed."""
+
+import time
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+import db
+from allreview.cli import output
+from allreview.settings import Settings
+from allreview.training import jobs
+from allreview.training.runs import STAGES, get_run
+
+if TYPE_CHECKING:
+    from allreview.training.runs import RunRow
+    from db.tables import EpochMetric
+
+_POLL_SECONDS = 0.5
+_RESUME_SECONDS = 5.0
+_FUTILE_STARTS = 3  # a worker that dies this often before the run moves on will not live
+
+
+def follow(engine: sa.Engine, settings: Settings, run_id: int) -> "RunRow":
+    """Show the run's progress until it ends; the run as it is then, or as it was when Ctrl-C was pressed.
+
+    On a terminal a bar moves; elsewhere each epoch is one line.
+    """
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[figures]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    watched = _Watch(engine, settings, run_id)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"Run {run_id}", total=None, figures="")
+        try:
+            while True:
+                run = watched.look()
+                _draw(bar, task, run)
+                if not console.is_terminal:
+                    for row in watched.news(run):
+                        output.say(f"Run {run_id}, epoch {row.epoch} of {run.recipe.epochs}: {_figures(row)}")
+                if not run.unfinished:
+                    return run
+                time.sleep(_POLL_SECONDS)
+        except KeyboardInterrupt:
+            return watched.look()
+
+
+class _Watch:
+    """The looks at one run, a worker kept alive between them."""
+
+    def __init__(self, engine: sa.Engine, settings: Settings, run_id: int) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.run_id = run_id
+        self._resumed_at = time.monotonic()
+        self._started = 0
+        self._told = 0
+
+    def look(self) -> "RunRow":
+        with db.reading(self.engine) as session:
+            run = get_run(session, self.run_id)
+        moment = time.monotonic()
+        if run.unfinished and moment - self._resumed_at > _RESUME_SECONDS:
+            self._resumed_at = moment
+            self._started += jobs.resume_unfinished(self.engine, self.settings)
+            if self._started == _FUTILE_STARTS:
+                output.say(f"The worker does not stay alive: see {self.settings.logs / 'worker.log'}.")
+        return run
+
+    def news(self, run: "RunRow") -> "list[EpochMetric]":
+        """The epochs that were not there at the last look."""
+        new = run.epochs[self._told :]
+        self._told = len(run.epochs)
+        return new
+
+
+def _draw(bar: Progress, task: TaskID, run: "RunRow") -> None:
+    words = f"Run {run.id}: waiting for the worker"
+    if run.state == "running":
+        words = f"Run {run.id}: {STAGES.get(run.stage or '', 'Starting').lower()}"
+        if run.stage == "fit" and run.epochs:
+            words += f", epoch {min(len(run.epochs) + 1, run.recipe.epochs)} of {run.recipe.epochs}"
+    figures = _figures(run.epochs[-1]) if run.epochs else ""
+    if run.rate:
+        figures += f"  {run.rate:,.0f} images/s"
+    bar.update(task, description=words, completed=run.done, total=run.total or None, figures=figures.strip())
+
+
+def _figures(row: "EpochMetric") -> str:
+    return (
+        f"loss {row.loss:.4f}, accuracy {row.accuracy:.1%}, "
+        f"validation loss {row.val_loss:.4f}, accuracy {row.val_accuracy:.1%}"
+    )

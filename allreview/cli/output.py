@@ -1,0 +1,137 @@
+"""What commands print: JSON or tables on stdout, everything else on stderr."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from allreview.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from allreview.settings import Settings
+
+Progress = Callable[[int, int], None]
+
+_WIDE = 240
+"""Columns of a table that is not printed on a terminal: paths stay whole for grep."""
+MOST_LISTED = 20
+
+
+def settings() -> "Settings":
+    """The settings of this process.
+
+    Raises:
+        UserError: an ALLREVIEW_* variable has a value that cannot be used.
+    """
+    from pydantic import ValidationError
+
+    from allreview.settings import current_settings
+
+    try:
+        return current_settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"ALLREVIEW_{str(first['loc'][0]).upper()}"
+        raise UserError(f"The setting {name} cannot be used: {first['msg']}.") from None
+
+
+def say(line: str) -> None:
+    """One line on stderr, with bytes that are no text written as \\udcXX."""
+    shown = " ".join(line.splitlines()).encode("utf-8", "backslashreplace").decode()
+    typer.echo(shown, err=True)
+
+
+def emit(document: Any) -> None:
+    """One JSON document on stdout: plain ASCII, so any encoding will do. Moments are ISO 8601."""
+    text = json.dumps(document, indent=2, allow_nan=False, default=lambda value: value.isoformat())
+    typer.echo(text)
+
+
+def line(text: str) -> None:
+    """One line for people on stdout."""
+    typer.echo(text.encode("utf-8", "backslashreplace").decode())
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Iterable[str] = ()) -> None:
+    """A table for people on stdout; the columns in `numbers` are aligned right, None is a dash."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console()
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns:
+        made.add_column(name, justify="right" if name in set(numbers) else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text("–" if value is None else str(value)) for value in row))
+    console.print(made)
+
+
+def listed(lines: Sequence[str]) -> None:
+    """The first lines of a list for people, and how many there are more."""
+    for text in lines[:MOST_LISTED]:
+        line(f"  {text}")
+    if len(lines) > MOST_LISTED:
+        line(f"  … and {len(lines) - MOST_LISTED:,} more (--json lists all)")
+
+
+@contextmanager
+def progress(words: str) -> Iterator[Progress]:
+    """A progress bar on stderr while the block runs; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(words, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def only_our_stdout() -> Iterator[None]:
+    """While the block runs, whatever libraries write to stdout, from C++ too, goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def percent(share: float | None) -> str:
+    """A share as people read it; a dash when it is not defined."""
+    return "–" if share is None else f"{share:.1%}"
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """'1 cell', '4,353 cells'."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+@lru_cache(maxsize=1)
+def _console() -> "Console":
+    from rich.console import Console
+
+    # Built lazily and kept: its file is looked up at each print, so redirection still holds.
+    return Console(
+        markup=False,
+        emoji=False,
+        highlight=False,
+        width=None if sys.stdout.isatty() else _WIDE,
+    )

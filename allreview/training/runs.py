@@ -1,0 +1,137 @@
+"""Reading runs: one row as pages and the command line show it."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from allreview.errors import UserError
+from allreview.recipe import Recipe
+from db.tables import Dataset, EpochMetric, Run, Snapshot
+from db.tables import Recipe as RecipeRow
+from db.types import now
+
+UNFINISHED = ("queued", "running")
+
+STAGES = {
+    "features": "Computing features",
+    "fit": "Training",
+    "evaluate": "Evaluating",
+    "explain": "Preparing saliency",
+}
+"""What a run does, in words, in the order it does it."""
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run with what belongs to it."""
+
+    id: int
+    dataset_id: int
+    dataset: str
+    recipe: Recipe
+    snapshot_id: int
+    snapshot_hash: str
+    parent_id: int | None
+    classes: list[str]
+    state: str
+    stop_requested: bool
+    message: str | None
+    stage: str | None
+    done: int
+    total: int
+    rate: float | None
+    seconds_left: float | None
+    best_epoch: int | None
+    weights_hash: str | None
+    metrics: dict[str, Any]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    epochs: list[EpochMetric] = field(default_factory=list)
+
+    @property
+    def unfinished(self) -> bool:
+        return self.state in UNFINISHED
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The epochs as plain values, in order: epoch, loss, accuracy, val_loss, val_accuracy, seconds."""
+        names = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+        return [{name: getattr(row, name) for name in names} for row in self.epochs]
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from start to end, or to now while it runs."""
+        if self.started_at is None:
+            return None
+        return ((self.finished_at or now()) - self.started_at).total_seconds()
+
+
+def list_runs(
+    session: Session, *, dataset_id: int | None = None, states: tuple[str, ...] | None = None
+) -> list[RunRow]:
+    """Runs, newest first."""
+    query = _query().order_by(Run.id.desc())
+    if dataset_id is not None:
+        query = query.where(Run.dataset_id == dataset_id)
+    if states is not None:
+        query = query.where(Run.state.in_(states))
+    return [_row(*found) for found in session.execute(query)]
+
+
+def get_run(session: Session, run_id: int, *, with_epochs: bool = True) -> RunRow:
+    """One run.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    found = session.execute(_query().where(Run.id == run_id)).one_or_none()
+    if found is None:
+        raise UserError(f"There is no run {run_id}. See the list of runs for their numbers.")
+    epochs = []
+    if with_epochs:
+        query = sa.select(EpochMetric).where(EpochMetric.run_id == run_id).order_by(EpochMetric.epoch)
+        epochs = list(session.scalars(query))
+    return _row(*found, epochs=epochs)
+
+
+def _query() -> sa.Select[Any]:
+    return (
+        sa.select(Run, Dataset.name, RecipeRow.body, Snapshot.hash)
+        .join(Dataset, Dataset.id == Run.dataset_id)
+        .join(RecipeRow, RecipeRow.id == Run.recipe_id)
+        .join(Snapshot, Snapshot.id == Run.snapshot_id)
+    )
+
+
+def _row(
+    run: Run, dataset: str, recipe: dict[str, Any], snapshot: str, epochs: list[EpochMetric] | None = None
+) -> RunRow:
+    return RunRow(
+        id=run.id,
+        dataset_id=run.dataset_id,
+        dataset=dataset,
+        recipe=Recipe(**recipe),
+        snapshot_id=run.snapshot_id,
+        snapshot_hash=snapshot,
+        parent_id=run.parent_id,
+        classes=run.classes,
+        state=run.state,
+        stop_requested=run.stop_requested,
+        message=run.message,
+        stage=run.stage,
+        done=run.done,
+        total=run.total,
+        rate=run.rate,
+        seconds_left=run.seconds_left,
+        best_epoch=run.best_epoch,
+        weights_hash=run.weights_hash,
+        metrics=run.metrics,
+        created_at=run.created_at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        epochs=epochs or [],
+    )

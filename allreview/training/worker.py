@@ -1,0 +1,199 @@
+"""The worker process: runs what is enqueued, as durable workflows.
+
+A step that was finished is never run again; one that was cut off is. Whatever goes wrong ends as a sentence
+in the run's row, with the traceback in the worker's log only.
+"""
+
+import errno
+import logging
+import os
+import signal
+import threading
+import time
+
+import sqlalchemy as sa
+from dbos import DBOS, DBOSConfig
+
+import db
+from allreview.errors import UserError
+from allreview.settings import Settings, current_settings
+from allreview.store import open_store
+from allreview.training.fitting import StopRequested
+from allreview.training.jobs import (
+    APPLICATION,
+    EXPLAIN,
+    JOBS_VERSION,
+    SALIENCY_QUEUE,
+    TRAIN,
+    TRAINING_QUEUE,
+)
+from allreview.training.slots import take_slot
+from db.tables import Run
+from db.types import now
+
+log = logging.getLogger("allreview.worker")
+
+_POLL_SECONDS = 0.5
+_SLOT_PATIENCE = 3.0  # another process may be looking at the lock for an instant
+_last_work = time.monotonic()
+
+
+def work(settings: Settings, *, leave_when_idle: bool = False) -> int:
+    """Work until told to stop (SIGTERM, SIGINT), or until idle if so asked; returns the exit status.
+
+    With `leave_when_idle` only the first slot will do: a second worker started by the app leaves at once.
+    """
+    slot = _wait_for_slot(settings, only_first=leave_when_idle)
+    if slot is None:
+        return 0
+    name, _lock = slot
+    engine = open_store(settings)
+    config: DBOSConfig = {
+        "name": APPLICATION,
+        "system_database_url": settings.url,
+        "executor_id": name,
+        "application_version": JOBS_VERSION,
+        "log_level": "WARNING",
+        "enable_otlp": False,
+    }
+    DBOS(config=config)
+    DBOS.launch()
+    for queue in (TRAINING_QUEUE, SALIENCY_QUEUE):
+        DBOS.register_queue(queue, worker_concurrency=1, polling_interval_sec=_POLL_SECONDS)
+    log.info("worker %s is ready", name)
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    patience = settings.worker_idle_minutes * 60 if leave_when_idle else float("inf")
+    while not told.wait(1.0):
+        if time.monotonic() - _last_work > patience and not _busy(engine):
+            log.info("worker %s leaves: nothing to do", name)
+            break
+    # A run in progress is left where it is; the next worker picks it up at the epoch.
+    os._exit(0)
+
+
+def _wait_for_slot(settings: Settings, *, only_first: bool):
+    until = time.monotonic() + _SLOT_PATIENCE
+    while True:
+        slot = take_slot(settings, only_first=only_first)
+        if slot is not None or time.monotonic() > until:
+            return slot
+        time.sleep(0.1)
+
+
+def _busy(engine: sa.Engine) -> bool:
+    with db.reading(engine) as session:
+        return bool(session.scalar(sa.select(sa.exists().where(Run.state.in_(("queued", "running"))))))
+
+
+def _touch() -> None:
+    global _last_work  # noqa: PLW0603 - one clock for the process
+    _last_work = time.monotonic()
+
+
+@DBOS.workflow(name=TRAIN)
+def train(run_id: int) -> None:
+    """One run, from features to saliency."""
+    _touch()
+    if not begin(run_id):
+        return
+    state, message = "finished", None
+    try:
+        for step in (features_step, fit_step, evaluate_step, explain_step):
+            step(run_id)
+    except Exception as error:
+        state, message = _verdict(error)
+        if state == "failed":
+            log.error("run %s failed", run_id, exc_info=error)
+    conclude(run_id, state, message)
+    _touch()
+
+
+@DBOS.workflow(name=EXPLAIN)
+def explain(run_id: int, method: str, cell_ids: list[int]) -> None:
+    """Heat maps somebody is waiting for."""
+    _touch()
+    try:
+        heatmaps_step(run_id, method, cell_ids)
+    except Exception as error:
+        log.error("saliency of run %s failed", run_id, exc_info=error)
+    _touch()
+
+
+@DBOS.step()
+def begin(run_id: int) -> bool:
+    """Mark the run as running; False when it was stopped before it began."""
+    with db.writing(_engine()) as session:
+        run = session.get(Run, run_id, with_for_update=True)
+        if run is None or run.state not in ("queued", "running"):
+            return False
+        run.state = "running"
+        run.started_at = run.started_at or now()
+        return True
+
+
+@DBOS.step()
+def features_step(run_id: int) -> None:
+    from allreview.training import pipeline
+
+    pipeline.compute_features(_engine(), current_settings(), run_id)
+
+
+@DBOS.step()
+def fit_step(run_id: int) -> None:
+    from allreview.training import pipeline
+
+    pipeline.fit(_engine(), current_settings(), run_id)
+
+
+@DBOS.step()
+def evaluate_step(run_id: int) -> None:
+    from allreview.training import pipeline
+
+    pipeline.evaluate_run(_engine(), current_settings(), run_id)
+
+
+@DBOS.step()
+def explain_step(run_id: int) -> None:
+    from allreview.training import pipeline
+
+    pipeline.explain_run(_engine(), current_settings(), run_id)
+
+
+@DBOS.step()
+def heatmaps_step(run_id: int, method: str, cell_ids: list[int]) -> None:
+    from allreview.training import pipeline
+
+    pipeline.explain_cells(_engine(), current_settings(), run_id, method, cell_ids)
+
+
+@DBOS.step()
+def conclude(run_id: int, state: str, message: str | None) -> None:
+    """The run's last word. Stop is an end like any other, not an error."""
+    with db.writing(_engine()) as session:
+        session.execute(
+            sa.update(Run)
+            .where(Run.id == run_id)
+            .values(state=state, message=message, finished_at=now(), stage=None, rate=None, seconds_left=None)
+        )
+
+
+def _engine() -> sa.Engine:
+    return open_store(current_settings())
+
+
+def _verdict(error: Exception) -> tuple[str, str | None]:
+    if isinstance(error, StopRequested):
+        return "stopped", None
+    if isinstance(error, UserError):
+        return "failed", str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return "failed", "The machine ran out of memory. Choose a smaller batch size or image size."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "failed", "The disk is full. Free some space under ALLREVIEW_HOME and start the run again."
+    first = (str(error).strip().splitlines() or [""])[0][:300]
+    return (
+        "failed",
+        f"Something unexpected went wrong ({type(error).__name__}: {first}). See logs/worker.log.",
+    )

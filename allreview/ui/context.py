@@ -1,0 +1,125 @@
+"""What every page knows: the store, the dataset and the reviewer that were chosen in the sidebar.
+
+The choices live in the URL (`?dataset=…&reviewer=…`), so a reload, a bookmark and a second tab keep them.
+"""
+
+import sqlalchemy as sa
+import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
+
+import db
+from allreview.settings import Settings, current_settings
+from allreview.store import open_store
+from db.tables import Dataset, Reviewer
+
+DATASET_KEY = "dataset"
+REVIEWER_KEY = "reviewer"
+RUN_KEY = "run"
+_NEXT = "_next_"
+
+
+def inside_app() -> None:
+    """Start over through app.py when a page was run without it. To be called before a page draws.
+
+    Streamlit takes a `pages` folder for its older kind of app until it has met `st.navigation`. The first
+    visitor of a new process, with the address of a page, would get that page without sidebar and guard.
+    """
+    if PagesManager.uses_pages_directory:
+        PagesManager.uses_pages_directory = False
+        st.rerun()
+
+
+def settings() -> Settings:
+    """The settings of this process."""
+    return current_settings()
+
+
+def engine() -> sa.Engine:
+    """The migrated store.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    return open_store(current_settings())
+
+
+def datasets() -> list[Dataset]:
+    """Every dataset, in the order they were first imported."""
+    with db.reading(engine()) as session:
+        return list(session.scalars(sa.select(Dataset).order_by(Dataset.id)))
+
+
+def active_reviewers() -> list[Reviewer]:
+    """Who may decide, by name."""
+    with db.reading(engine()) as session:
+        found = session.scalars(sa.select(Reviewer).where(Reviewer.active)).all()
+    return sorted(found, key=lambda reviewer: reviewer.name.casefold())
+
+
+def current_dataset() -> Dataset | None:
+    """The dataset chosen in the sidebar, else the first; None while the store is empty."""
+    with db.reading(engine()) as session:
+        chosen = st.session_state.get(DATASET_KEY)
+        found = session.get(Dataset, chosen) if chosen is not None else None
+        return found or session.scalar(sa.select(Dataset).order_by(Dataset.id).limit(1))
+
+
+def current_reviewer() -> Reviewer | None:
+    """Who sits at the screen; None until they said so."""
+    chosen = st.session_state.get(REVIEWER_KEY)
+    if chosen is None:
+        return None
+    with db.reading(engine()) as session:
+        found = session.get(Reviewer, chosen)
+    return found if found and found.active else None
+
+
+def choose_dataset(dataset_id: int) -> None:
+    """Choose the dataset for this tab, from the next rerun on."""
+    st.session_state[_NEXT + DATASET_KEY] = dataset_id
+
+
+def choose_reviewer(reviewer_id: int) -> None:
+    """Choose the reviewer for this tab, from the next rerun on."""
+    st.session_state[_NEXT + REVIEWER_KEY] = reviewer_id
+
+
+def choose_run(run_id: int) -> None:
+    """Choose the run that pages about runs show, from the next rerun on."""
+    st.session_state[_NEXT + RUN_KEY] = run_id
+
+
+def take_up_choice(key: str) -> None:
+    """Give the sidebar's widget what `choose_…` asked for. A widget takes a value only before it is drawn."""
+    if _NEXT + key in st.session_state:
+        st.session_state[key] = st.session_state.pop(_NEXT + key)
+
+
+def require_dataset() -> Dataset:
+    """The chosen dataset. Without one the page says how to get cells, and stops there."""
+    inside_app()
+    found = current_dataset()
+    if found is not None:
+        return found
+    from allreview.ui.importer import demo_button
+
+    with st.container(border=True, key="empty-state"):
+        st.subheader("No cells yet", anchor=False)
+        st.write("Import your own cells, or look around with synthetic ones.")
+        with st.container(horizontal=True):
+            st.page_link("pages/data.py", label="Import cells", icon=":material/folder_open:")
+            clicked = demo_button()
+        if clicked:
+            from allreview.ui.importer import load_demo
+
+            load_demo()
+    st.stop()
+
+
+def require_reviewer() -> Reviewer:
+    """Who sits at the screen. Without a name the page asks for it, and stops there."""
+    found = current_reviewer()
+    if found is not None:
+        return found
+    st.info("Say who you are in the sidebar first: every decision carries a name.", icon=":material/person:")
+    st.stop()

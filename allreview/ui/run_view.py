@@ -1,0 +1,173 @@
+"""A run as people watch it: state in words, progress, curves, figures."""
+
+from typing import Any
+
+import streamlit as st
+
+import db
+from allreview.cells.naming import class_title
+from allreview.evaluation.figures import confusion_figure, history_figure
+from allreview.training import jobs, runs
+from allreview.training.runs import RunRow
+from allreview.ui import context
+from allreview.ui.errors import guarded
+from allreview.ui.recipe_form import MODES
+from allreview.ui.words import STATE_TITLES, backbone_title, plural
+
+_COLOURS = {"queued": "gray", "running": "blue", "finished": "green", "stopped": "orange", "failed": "red"}
+_CHART = {"displayModeBar": False}
+
+
+def run_title(run: RunRow) -> str:
+    """One line that tells runs apart."""
+    backbone = backbone_title(run.recipe.backbone)
+    parent = f", retrain of run {run.parent_id}" if run.parent_id else ""
+    return f"Run {run.id}: {backbone}{parent} ({STATE_TITLES[run.state].lower()})"
+
+
+def choose_run(found: list[RunRow], label: str) -> RunRow:
+    """The run named in the URL, else the newest. The URL carries the number: a run's title changes."""
+    by_id = {run.id: run for run in found}
+    context.take_up_choice(context.RUN_KEY)
+    asked = st.query_params.get(context.RUN_KEY, "")
+    numbers = list(by_id)
+    if st.session_state.get(context.RUN_KEY) not in by_id:
+        st.session_state.pop(context.RUN_KEY, None)
+    chosen = st.selectbox(
+        label,
+        numbers,
+        index=numbers.index(int(asked)) if asked.isdecimal() and int(asked) in by_id else 0,
+        format_func=lambda run_id: run_title(by_id[run_id]),
+        key=context.RUN_KEY,
+    )
+    st.query_params[context.RUN_KEY] = str(chosen)
+    return by_id[chosen]
+
+
+def live(run_id: int, *, polling: bool) -> None:
+    """The run's state and curves, refreshed every second while it is under way."""
+    st.fragment(_watch, run_every=1.0 if polling else None, key=f"watch-{run_id}-{polling}")(run_id, polling)
+
+
+def _watch(run_id: int, polling: bool) -> None:
+    with guarded():
+        _draw(run_id, polling)
+
+
+def _draw(run_id: int, polling: bool) -> None:
+    with db.reading(context.engine()) as session:
+        run = runs.get_run(session, run_id)
+    if polling and not run.unfinished:
+        st.rerun(scope="app")
+    if polling:
+        jobs.resume_unfinished(context.engine(), context.settings())
+    _header(run)
+    _progress(run)
+    figure = history_figure(run.history, run.recipe.epochs)
+    st.plotly_chart(figure, key=f"history-{run_id}", config=_CHART, width="stretch")
+    if run.state == "finished":
+        _figures(run)
+
+
+def _header(run: RunRow) -> None:
+    line, button = st.columns([4, 1], vertical_alignment="center")
+    words = f":{_COLOURS[run.state]}-badge[{STATE_TITLES[run.state]}] {backbone_title(run.recipe.backbone)}"
+    words += f", {MODES[run.recipe.mode].lower()}, {run.recipe.epochs} epochs"
+    if run.seconds is not None:
+        words += f", {duration(run.seconds)}"
+    line.markdown(words)
+    if run.unfinished:
+        button.button(
+            "Stopping…" if run.stop_requested else "Stop",
+            key=f"stop-{run.id}",
+            disabled=run.stop_requested,
+            on_click=jobs.stop,
+            args=(context.engine(), run.id),
+            width="stretch",
+            help="Ends within one batch and keeps the best weights so far.",
+        )
+    if run.state == "failed" and run.message:
+        st.error(run.message)
+    if run.state == "stopped":
+        kept = (
+            f"The weights of epoch {run.best_epoch} are kept."
+            if run.best_epoch
+            else "No epoch was completed."
+        )
+        st.info(f"Stopped on request. {kept}")
+
+
+def _progress(run: RunRow) -> None:
+    """One line of fixed height: stage, how far, how fast, how long still."""
+    if run.state == "queued":
+        st.progress(0.0, text="Waiting for the worker to be free")
+    elif run.state == "running":
+        words = runs.STAGES.get(run.stage or "", "Starting")
+        if run.stage == "fit" and run.epochs:
+            words += f", epoch {min(len(run.epochs) + 1, run.recipe.epochs)} of {run.recipe.epochs}"
+        if run.rate:
+            words += f" · {run.rate:,.0f} images/s"
+        if run.seconds_left is not None and run.done < run.total:
+            words += f" · {duration(run.seconds_left)} left"
+        st.progress(min(run.done / run.total, 1.0) if run.total else 0.0, text=words)
+
+
+def _figures(run: RunRow) -> None:
+    validation, test = run.metrics.get("validation", {}), run.metrics.get("test", {})
+    shown = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "weighted_f1": "Weighted F1"}
+    for column, (key, name) in zip(st.columns(3), shown.items(), strict=True):
+        column.metric(name, share(test.get(key)))
+    st.caption(
+        f"On {plural(test.get('n', 0), 'test cell')} of subjects the model never saw, by their source labels. "
+        f"Validation accuracy {share(validation.get('accuracy'))}, best epoch {run.best_epoch}."
+    )
+    matrix, following = st.columns([3, 2])
+    if test.get("confusion"):
+        titles = {name: class_title(name) for name in run.classes}
+        matrix.plotly_chart(
+            confusion_figure(test["confusion"], "Test cells", titles),
+            key=f"confusion-{run.id}",
+            config=_CHART,
+            width="stretch",
+        )
+    with following:
+        if st.button("Review its mistakes", type="primary", key=f"review-{run.id}", width="stretch"):
+            context.choose_run(run.id)
+            st.switch_page("pages/review.py", query_params=link(run.id))
+        retrain_button(run)
+        if run.parent_id and st.button("Compare with its parent", key=f"compare-{run.id}", width="stretch"):
+            st.switch_page("pages/compare.py", query_params=link(run.id))
+
+
+def retrain_button(run: RunRow) -> None:
+    """Run the same recipe on the labels as they are now."""
+    pressed = st.button(
+        "Retrain on current labels",
+        key=f"retrain-{run.id}",
+        width="stretch",
+        help="The same recipe and the same split, on the labels as they are now.",
+    )
+    if pressed:
+        new = jobs.retrain(context.engine(), context.settings(), run.id)
+        context.choose_run(new)
+        st.switch_page("pages/train.py", query_params=link(new))
+
+
+def link(run_id: int) -> dict[str, str]:
+    """What the URL of another page must say to show this dataset, this reviewer and this run."""
+    return {**st.query_params.to_dict(), context.RUN_KEY: str(run_id)}
+
+
+def share(value: Any) -> str:
+    """A share as people read it; a dash when it is not defined."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 8 s, 2 min 05 s, 1 h 12 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,95 @@
+"""What happens to a run when its worker dies, and when somebody presses Stop."""
+
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+import db
+from allreview.cells.importing import import_cells
+from allreview.models.saving import load_model
+from allreview.recipe import make_recipe
+from allreview.settings import Settings
+from allreview.training import jobs
+from allreview.training.runs import get_run
+from db.tables import EpochMetric, Prediction
+from tests import workers
+
+EPOCHS = 60
+
+
+@pytest.fixture
+def submitted(
+    engine: sa.Engine, settings: Settings, cnmc: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A run of many short epochs on real cells, with a real worker; on SQLite and PostgreSQL."""
+    monkeypatch.setenv("ALLREVIEW_WEIGHTS", str(weights))
+    settings = settings.model_copy(update={"weights": weights})
+    dataset = import_cells(engine, settings, cnmc, dataset="C-NMC").dataset_id
+    recipe = make_recipe({"epochs": EPOCHS, "image_size": 96, "batch_size": 8})
+    run = jobs.submit(engine, settings, dataset_id=dataset, recipe=recipe)
+    yield settings, run
+    workers.kill_workers(settings.root)
+
+
+def test_a_worker_killed_in_the_middle_of_a_fit_is_replaced_and_the_run_finishes_once(
+    engine: sa.Engine, submitted: tuple[Settings, int]
+) -> None:
+    settings, run_id = submitted
+    workers.wait_for(engine, run_id, lambda run: len(run.epochs) >= 5)
+    assert workers.kill_workers(settings.root) == 1
+    with db.reading(engine) as session:
+        cut_off = get_run(session, run_id)
+    assert cut_off.state == "running"
+    assert 5 <= len(cut_off.epochs) < EPOCHS
+    assert jobs.resume_unfinished(engine, settings)
+    run = workers.wait_until_over(engine, run_id)
+    assert run.state == "finished"
+    assert [row.epoch for row in run.epochs] == list(range(1, EPOCHS + 1))
+    # What was measured before the kill was not measured again.
+    before = {row.epoch: row.loss for row in cut_off.epochs}
+    assert {row.epoch: row.loss for row in run.epochs if row.epoch in before} == before
+    assert run.started_at == cut_off.started_at
+    with db.reading(engine) as session:
+        predictions = session.scalar(sa.select(sa.func.count()).select_from(Prediction))
+    assert predictions == sum(run.metrics[part]["n"] for part in ("train", "validation", "test"))
+    assert not jobs.resume_unfinished(engine, settings)
+
+
+def test_stop_ends_the_fit_at_once_and_keeps_the_best_weights(
+    engine: sa.Engine, submitted: tuple[Settings, int]
+) -> None:
+    settings, run_id = submitted
+    workers.wait_for(engine, run_id, lambda run: len(run.epochs) >= 3)
+    pressed = time.monotonic()
+    assert jobs.stop(engine, run_id) == "running"
+    run = workers.wait_until_over(engine, run_id)
+    took = time.monotonic() - pressed
+    assert run.state == "stopped"
+    assert run.message is None
+    assert 3 <= len(run.epochs) < EPOCHS
+    assert took < 30  # within a batch, and then the best model is saved
+    assert run.best_epoch == min(run.epochs, key=lambda row: (row.val_loss, row.epoch)).epoch
+    assert load_model(settings.run_folder(run_id)).classes == ["all", "hem"]
+    time.sleep(1.5)
+    with db.reading(engine) as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(EpochMetric)) == len(run.epochs)
+        assert get_run(session, run_id).state == "stopped"
+
+
+def test_a_run_stopped_while_it_waits_never_starts(
+    engine: sa.Engine, submitted: tuple[Settings, int]
+) -> None:
+    settings, first = submitted
+    with db.reading(engine) as session:
+        running = get_run(session, first)
+    waiting = jobs.submit(engine, settings, dataset_id=running.dataset_id, recipe=running.recipe)
+    assert jobs.stop(engine, waiting) == "stopped"
+    workers.wait_for(engine, first, lambda run: len(run.epochs) >= 1)
+    jobs.stop(engine, first)
+    workers.wait_until_over(engine, first)
+    time.sleep(2)
+    with db.reading(engine) as session:
+        run = get_run(session, waiting)
+    assert (run.state, run.started_at, run.epochs) == ("stopped", None, [])

@@ -1,0 +1,149 @@
+"""The feature cache on real cells: right, complete, and safe under kills, damage and change."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allreview.cells.decoding import cell_pixels, read_rgb
+from allreview.errors import UserError
+from allreview.models.backbones import backbone_named
+from allreview.models.building import build_backbone
+from allreview.models.pretrained import WEIGHT_FILES
+from allreview.recipe import make_recipe
+from allreview.settings import current_settings
+from allreview.training import features
+from allreview.training.features import CellImage, cached_features
+from allreview.training.fitting import StopRequested
+
+RECIPE = make_recipe({"image_size": 64})
+
+
+@pytest.fixture
+def cells(cnmc: Path) -> list[CellImage]:
+    paths = sorted(cnmc.rglob("*.bmp"))[::6][:70]
+    return [CellImage(hashlib.sha256(path.read_bytes()).hexdigest(), path) for path in paths]
+
+
+@pytest.fixture
+def file(weights: Path) -> Path:
+    return weights / WEIGHT_FILES["mobilenet_v2"].name
+
+
+class Watch:
+    """Records progress, and stops at a given check."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.reports: list[tuple[int, int, float]] = []
+        self.checks, self.stop_at = 0, stop_at
+
+    def progress(self, done: int, total: int, rate: float) -> None:
+        self.reports.append((done, total, rate))
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.checks == self.stop_at:
+            raise StopRequested
+
+
+def compute(cells, file, *, recipe=RECIPE, flipped=False, watch=None) -> np.ndarray:
+    watch = watch or Watch()
+    return cached_features(
+        cells, recipe, file, current_settings(), flipped=flipped, progress=watch.progress, check=watch.check
+    )
+
+
+def test_the_cache_gives_what_computing_gives_in_the_order_given(cells, file):
+    pixels = np.stack([cell_pixels(read_rgb(cell.path, 10**8), 64, None) for cell in cells])
+    prepared = backbone_named("mobilenet_v2").preprocess(pixels)
+    direct = np.asarray(build_backbone(RECIPE, file)(prepared))
+    watch = Watch()
+    found = compute(cells, file, watch=watch)
+    assert (found.shape, found.dtype) == ((len(cells), 1280), np.float32)
+    np.testing.assert_allclose(found, direct, atol=1e-4)
+    distinct = len({cell.sha256 for cell in cells})
+    assert watch.reports[0] == (0, distinct, 0.0)
+    assert watch.reports[-1][:2] == (distinct, distinct)
+    assert watch.reports[-1][2] > 0
+    again = Watch()
+    np.testing.assert_array_equal(compute(cells[::-1], file, watch=again), found[::-1])
+    assert again.reports == [(distinct, distinct, 0.0)]
+    assert again.checks == 0
+    mirrored = np.asarray(build_backbone(RECIPE, file)(prepared[:, :, ::-1]))
+    np.testing.assert_allclose(compute(cells, file, flipped=True), mirrored, atol=1e-4)
+    assert compute([], file).shape == (0, 1280)
+
+
+def test_features_of_a_cell_do_not_depend_on_its_neighbours(cells, file, monkeypatch, tmp_path):
+    together = compute(cells, file)
+    monkeypatch.setenv("ALLREVIEW_HOME", str(tmp_path / "other"))
+    np.testing.assert_array_equal(compute(cells[7:9], file), together[7:9])
+
+
+def test_every_key_has_a_folder_of_its_own_that_says_what_it_is(cells, file):
+    for recipe, flipped in [
+        (RECIPE, False),
+        (RECIPE, True),
+        (make_recipe({"image_size": 64, "crop": 90}), False),
+    ]:
+        compute(cells[:2], file, recipe=recipe, flipped=flipped)
+    # What only the head reads does not change the features.
+    compute(cells[:2], file, recipe=make_recipe({"image_size": 64, "epochs": 3, "seed": 9}))
+    keys = [json.loads(path.read_text()) for path in current_settings().features.glob("*/key.json")]
+    assert sorted((key["view"], key["crop"]) for key in keys if key["crop"] is None) == [
+        ("flipped", None),
+        ("original", None),
+    ]
+    assert len(keys) == 3
+    assert {key["weights_sha256"] for key in keys} == {hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def test_stop_keeps_what_was_computed(cells, file):
+    with pytest.raises(StopRequested):
+        compute(cells, file, watch=Watch(stop_at=2))
+    rest = Watch()
+    compute(cells, file, watch=rest)
+    assert rest.reports[0][0] == features.BATCH
+
+
+def test_half_written_and_damaged_chunks_are_computed_again(cells, file):
+    expected = compute(cells[:10], file)
+    compute(cells[10:20], file)
+    (folder,) = current_settings().features.iterdir()
+    marks = sorted(folder.glob("*.sha256.npy"), key=lambda path: path.stat().st_mtime_ns)
+    vectors = [mark.with_name(mark.name.replace(".sha256", "")) for mark in marks]
+    marks[0].unlink()  # killed between the vectors and their mark
+    vectors[1].write_bytes(vectors[1].read_bytes()[:1000])
+    (folder / "left.tmp").write_bytes(b"killed while writing")
+    watch = Watch()
+    np.testing.assert_array_equal(compute(cells[:10], file, watch=watch), expected)
+    assert watch.reports[0][0] == 0
+    watch = Watch()
+    compute(cells[10:20], file, watch=watch)
+    assert watch.reports[0][0] == 0
+    mark = max(folder.glob("*.sha256.npy"), key=lambda path: path.stat().st_mtime_ns)
+    mark.write_bytes(b"")
+    compute(cells[10:20], file, watch=watch)
+    assert watch.reports[-1][:2] == (10, 10)
+
+
+def test_an_unreadable_or_changed_file_is_named(cells, file, tmp_path):
+    broken = tmp_path / "UID_1_1_1_all.bmp"
+    broken.write_bytes(b"BM this is no picture")
+    sha256 = hashlib.sha256(broken.read_bytes()).hexdigest()
+    with pytest.raises(UserError, match=r"UID_1_1_1_all.bmp.* cannot be used"):
+        compute([cells[0], CellImage(sha256, broken)], file)
+    broken.write_bytes(cells[0].path.read_bytes())
+    with pytest.raises(UserError, match=r"UID_1_1_1_all.bmp.* has changed since it was imported"):
+        compute([CellImage(cells[1].sha256, broken)], file)
+    with pytest.raises(UserError, match=r"gone\.bmp.* is gone"):
+        compute([CellImage("0" * 64, tmp_path / "gone.bmp")], file)
+
+
+def test_the_backbone_is_built_once(cells, file):
+    compute(cells[:1], file)
+    first = features.frozen_backbone(RECIPE, file)
+    compute(cells[:1], file, flipped=True)
+    assert features.frozen_backbone(make_recipe({"image_size": 64, "epochs": 2}), file) is first

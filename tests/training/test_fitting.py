@@ -1,0 +1,297 @@
+"""The fit in both modes: same numbers every time, resumed after a kill, stopped within a batch."""
+
+import hashlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allreview.cells.decoding import read_rgb
+from allreview.errors import UserError
+from allreview.models.building import head_of
+from allreview.models.pretrained import WEIGHT_FILES
+from allreview.models.saving import TrainedModel
+from allreview.recipe import make_recipe
+from allreview.settings import current_settings
+from allreview.training import callbacks
+from allreview.training.callbacks import best_epoch
+from allreview.training.features import CellImage, cached_features
+from allreview.training.fitting import (
+    EpochRow,
+    FeatureBatches,
+    StopRequested,
+    best_model,
+    fit_end_to_end,
+    fit_head,
+    head_probabilities,
+    kept_epoch,
+)
+
+RECIPE = make_recipe(
+    {"epochs": 5, "batch_size": 16, "dense_units": 16, "image_size": 64, "learning_rate": 0.02}
+)
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Hooks:
+    """Records what the fit says; stops after a number of batches, training and validation together."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.rows: list[EpochRow] = []
+        self.batches: list[tuple[int, int, float, float]] = []
+        self.checks, self.stop_after = 0, stop_after
+
+    def on_epoch(self, row: EpochRow) -> None:
+        self.rows.append(row)
+
+    def on_batch(self, done: int, total: int, rate: float, left: float) -> None:
+        self.batches.append((done, total, rate, left))
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.checks == self.stop_after:
+            raise StopRequested
+
+
+def vectors(n: int = 90, m: int = 30):
+    """Two views of separable classes, one rarer: views, labels, validation, validation labels."""
+    generator = np.random.default_rng(0)
+    labels = (generator.random(n + m) < 0.3).astype(int)
+    features = (generator.normal(size=(n + m, 20)) + labels[:, None]).astype(np.float32)
+    views = [features[:n], features[:n] + generator.normal(0, 0.1, (n, 20)).astype(np.float32)]
+    return views, labels[:n], features[n:], labels[n:]
+
+
+def figures(rows: list[EpochRow]) -> list[tuple[float, ...]]:
+    return [(row.epoch, row.loss, row.accuracy, row.val_loss, row.val_accuracy) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A fit that nobody disturbed: its hooks and its head."""
+    hooks = Hooks()
+    return hooks, fit_head(RECIPE, *vectors(), 2, tmp_path_factory.mktemp("whole"), hooks)
+
+
+def assert_same_weights(one, other):
+    for expected, found in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_head_learns_and_reports(whole):
+    hooks, head = whole
+    assert [row.epoch for row in hooks.rows] == [1, 2, 3, 4, 5]
+    assert hooks.rows[-1].loss < hooks.rows[0].loss
+    assert hooks.rows[-1].val_accuracy > 0.8
+    assert all(row.seconds > 0 for row in hooks.rows)
+    steps = 6
+    assert hooks.checks == 1 + 5 * (steps + 1)
+    for done, total, rate, left in hooks.batches:
+        assert 0 < done <= total == 5 * steps
+        assert rate > 0
+        assert left >= 0
+    assert hooks.batches
+    _, _, validation, labels = vectors()
+    assert (np.asarray(head(validation)).argmax(1) == labels).mean() > 0.8
+
+
+def test_the_same_recipe_and_data_give_the_same_numbers(whole, tmp_path):
+    hooks = Hooks()
+    head = fit_head(RECIPE, *vectors(), 2, tmp_path, hooks)
+    assert figures(hooks.rows) == figures(whole[0].rows)
+    assert_same_weights(whole[1], head)
+    other = Hooks()
+    fit_head(RECIPE.model_copy(update={"seed": 1}), *vectors(), 2, tmp_path / "other", other)
+    assert figures(other.rows) != figures(hooks.rows)
+
+
+def test_a_killed_fit_goes_on_with_the_same_numbers(whole, tmp_path):
+    command = [sys.executable, "-m", "tests.training.killed_fit", str(tmp_path)]
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [line.split("seconds")[0] for line in killed.stdout.splitlines()] == [
+        str(row).split("seconds")[0] for row in whole[0].rows[:3]
+    ]
+    hooks = Hooks()
+    head = fit_head(RECIPE, *vectors(), 2, tmp_path, hooks)
+    # Epoch 3 was reported but not backed up: it comes once more, the same; 1 and 2 do not.
+    assert figures(hooks.rows) == figures(whole[0].rows[2:])
+    assert_same_weights(whole[1], head)
+    finished = Hooks()
+    assert_same_weights(head, fit_head(RECIPE, *vectors(), 2, tmp_path, finished))
+    assert finished.rows == []
+
+
+def test_stop_ends_within_a_batch_and_keeps_the_best(whole, tmp_path):
+    stopped = Hooks(stop_after=1 + 2 * 7 + 3)
+    with pytest.raises(StopRequested):
+        fit_head(RECIPE, *vectors(), 2, tmp_path, stopped)
+    assert stopped.checks == stopped.stop_after
+    assert figures(stopped.rows) == figures(whole[0].rows[:2])
+    kept = kept_epoch(tmp_path)
+    assert kept is not None
+    assert kept.epoch == best_epoch(stopped.rows, "val_loss")
+    resumed = Hooks()
+    fit_head(RECIPE, *vectors(), 2, tmp_path, resumed)
+    assert figures(stopped.rows + resumed.rows) == figures(whole[0].rows)
+
+
+def test_stop_in_validation_and_before_the_first_epoch(tmp_path):
+    for stop_after in (1, 4, 7, 8):
+        hooks = Hooks(stop_after=stop_after)
+        folder = tmp_path / str(stop_after)
+        with pytest.raises(StopRequested):
+            fit_head(RECIPE, *vectors(), 2, folder, hooks)
+        assert hooks.checks == stop_after
+        assert hooks.rows == []
+        assert kept_epoch(folder) is None
+        assert best_model(RECIPE, ["all", "hem"], None, folder) is None
+
+
+def row(epoch: int, val_loss: float, val_accuracy: float = 0.5) -> EpochRow:
+    return EpochRow(epoch, 1.0, 0.5, val_loss, val_accuracy, 0.1)
+
+
+def test_the_earliest_of_equals_is_best():
+    rows = [row(1, 0.9, 0.6), row(2, 0.7, 0.8), row(3, 0.7, 0.8), row(4, 0.8, 0.8)]
+    assert best_epoch(rows[::-1], "val_loss") == 2
+    assert best_epoch(rows, "val_accuracy") == 2
+    assert best_epoch([], "val_loss") is None
+
+
+@pytest.mark.parametrize("best_by", ["val_loss", "val_accuracy"])
+def test_the_best_epochs_weights_are_returned(best_by, tmp_path):
+    """Labels of noise: validation gets worse while training goes on."""
+    views, labels, validation, _ = vectors()
+    noise = np.random.default_rng(3).integers(2, size=30)
+    recipe = make_recipe({**RECIPE.model_dump(), "best_by": best_by, "epochs": 8, "kernel_l2": 0})
+    hooks = Hooks()
+    head = fit_head(recipe, views, labels, validation, noise, 2, tmp_path, hooks)
+    kept = kept_epoch(tmp_path)
+    assert kept is not None
+    assert kept.epoch == best_epoch(hooks.rows, best_by) < 8
+    accuracy = (np.asarray(head(validation)).argmax(1) == noise).mean()
+    assert accuracy == pytest.approx(hooks.rows[kept.epoch - 1].val_accuracy)
+
+
+def test_each_cell_appears_once_an_epoch_in_a_view_of_its_own():
+    labels = np.arange(50) % 2
+    views = [np.arange(50, dtype=np.float32)[:, None], 1000 + np.arange(50, dtype=np.float32)[:, None]]
+    batches = FeatureBatches(RECIPE, views, labels, 2)
+    epochs = []
+    for epoch in (0, 1, 0):
+        batches.begin(epoch)
+        found = [batches[index] for index in range(len(batches))]
+        epochs.append(np.concatenate([features for features, _, _ in found]).ravel())
+        assert sorted(epochs[-1] % 1000) == list(range(50))
+        assert 10 < (epochs[-1] >= 1000).sum() < 40
+        assert max(len(f) for f, _, _ in found) - min(len(f) for f, _, _ in found) <= 1
+        for features, targets, _ in found:
+            np.testing.assert_array_equal(targets.argmax(1), features.ravel() % 2)
+    np.testing.assert_array_equal(epochs[0], epochs[2])
+    assert (epochs[0] != epochs[1]).any()
+
+
+def test_rare_classes_weigh_more_when_the_recipe_says_so():
+    labels = np.array([0] * 30 + [1] * 10)
+    view = [np.zeros((40, 1), dtype=np.float32)]
+    weights = FeatureBatches(RECIPE, view, labels, 3).weights
+    assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
+    assert weights.sum() == pytest.approx(40)
+    plain = make_recipe({**RECIPE.model_dump(), "class_weights": False})
+    assert (FeatureBatches(plain, view, labels, 3).weights == 1).all()
+
+
+def test_a_diverging_fit_says_what_to_do(tmp_path):
+    views, *rest = vectors()
+    recipe = make_recipe(
+        {**RECIPE.model_dump(), "optimizer": "sgd", "learning_rate": 1.0, "activity_l1": 1e30}
+    )
+    with pytest.raises(UserError, match=r"diverged in epoch 1 .* learning_rate below 1"):
+        fit_head(recipe, [view * 1e15 for view in views], *rest, 2, tmp_path, Hooks())
+    assert kept_epoch(tmp_path) is None
+
+
+def test_without_cells_there_is_no_fit(tmp_path):
+    views, labels, validation, _ = vectors()
+    with pytest.raises(UserError, match="no validation cells"):
+        fit_head(RECIPE, views, labels, validation[:0], labels[:0], 2, tmp_path, Hooks())
+
+
+@pytest.fixture
+def cells(cnmc: Path) -> tuple[list[CellImage], np.ndarray]:
+    """Twenty-four real cells, half of each class."""
+    paths = [
+        path for label in ("all", "hem") for path in sorted(cnmc.glob(f"fold_*/{label}/*.bmp"))[::8][:12]
+    ]
+    paths = [paths[i] for i in np.random.default_rng(0).permutation(24)]
+    images = [CellImage(hashlib.sha256(path.read_bytes()).hexdigest(), path) for path in paths]
+    return images, np.array([int(path.parent.name == "hem") for path in paths])
+
+
+def test_the_joined_model_says_of_images_what_the_head_says_of_features(cells, weights, tmp_path):
+    images, labels = cells
+    file = weights / WEIGHT_FILES["mobilenet_v2"].name
+    features = cached_features(
+        images, RECIPE, file, current_settings(), flipped=False, progress=lambda *_: None, check=lambda: None
+    )
+    head = fit_head(RECIPE, [features], labels, features, labels, 2, tmp_path, Hooks())
+    model = best_model(RECIPE, ["all", "hem"], file, tmp_path)
+    assert model is not None
+    trained = TrainedModel(model, RECIPE, ["all", "hem"])
+    expected = np.asarray(head(features))
+    pixels = trained.prepare([read_rgb(image.path, 10**8) for image in images])
+    np.testing.assert_allclose(trained.probabilities(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(head_probabilities(trained, features), expected, atol=1e-6)
+    assert_same_weights(head, head_of(model))
+
+
+SCRATCH = make_recipe(
+    {
+        "backbone": "alexnet", "weights": "none", "mode": "finetune", "image_size": 64, "epochs": 3,
+        "batch_size": 8, "dense_units": 8,
+    }
+)  # fmt: skip
+
+
+def end_to_end(cells, folder, hooks, recipe=SCRATCH, file=None):
+    images, labels = cells
+    return fit_end_to_end(
+        recipe, images[:16], labels[:16], images[16:], labels[16:], ["all", "hem"], file, folder,
+        current_settings(), hooks,
+    )  # fmt: skip
+
+
+def test_end_to_end_stopped_and_resumed_gives_the_same_numbers(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_REPORTS", 0)
+    undisturbed, stopped, resumed = Hooks(), Hooks(stop_after=1 + 3 + 1), Hooks()
+    expected = end_to_end(cells, tmp_path / "whole", undisturbed)
+    with pytest.raises(StopRequested):
+        end_to_end(cells, tmp_path / "stopped", stopped)
+    assert stopped.checks == stopped.stop_after
+    assert best_model(SCRATCH, ["all", "hem"], None, tmp_path / "stopped") is not None
+    found = end_to_end(cells, tmp_path / "stopped", resumed)
+    assert figures(stopped.rows + resumed.rows) == figures(undisturbed.rows)
+    assert len(undisturbed.rows) == 3
+    assert_same_weights(expected, found)
+    best = best_model(SCRATCH, ["all", "hem"], None, tmp_path / "whole")
+    assert_same_weights(expected, best)
+    assert [done for done, *_ in undisturbed.batches] == [2, 3, 4, 5, 6]
+
+
+def test_end_to_end_names_the_file_it_cannot_read(cells, tmp_path):
+    images, labels = cells
+    gone = CellImage("0" * 64, tmp_path / "gone.bmp")
+    with pytest.raises(UserError, match=r"gone\.bmp.* is gone"):
+        end_to_end(([*images[:15], gone, *images[16:]], labels), tmp_path / "run", Hooks())
+
+
+@pytest.mark.slow
+def test_fine_tuning_from_the_real_weights(cells, weights, tmp_path):
+    recipe = make_recipe({**SCRATCH.model_dump(), "backbone": "mobilenet_v2", "weights": "imagenet"})
+    hooks = Hooks()
+    end_to_end(cells, tmp_path, hooks, recipe, weights / WEIGHT_FILES["mobilenet_v2"].name)
+    assert hooks.rows[-1].loss < hooks.rows[0].loss

@@ -1,0 +1,148 @@
+"""Freezing labels and parts: nothing leaks, nothing moves."""
+
+from collections import defaultdict
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import db
+from allreview.errors import UserError
+from allreview.recipe import Recipe
+from allreview.review.annotations import decide
+from allreview.training import snapshots
+from db.tables import Cell, Dataset, LeakGroup, Run, Snapshot, SnapshotCell, Subject
+from db.tables import Recipe as RecipeRow
+from tests.factory import Store, add_cell, small_store
+
+RECIPE = Recipe()
+
+
+def freeze(engine: sa.Engine, store: Store, recipe: Recipe = RECIPE, parent: int | None = None) -> Snapshot:
+    with db.writing(engine) as session:
+        return snapshots.freeze(session, store.dataset, recipe, parent)
+
+
+def parts(engine: sa.Engine, snapshot: Snapshot) -> dict[int, str]:
+    with db.reading(engine) as session:
+        return {line.cell_id: line.part for line in snapshots.lines(session, snapshot.id)}
+
+
+def run_on(engine: sa.Engine, store: Store, snapshot: Snapshot) -> int:
+    with db.writing(engine) as session:
+        row = RecipeRow(hash=RECIPE.hash, body=RECIPE.model_dump())
+        session.add(row)
+        session.flush()
+        run = Run(dataset_id=store.dataset, recipe_id=row.id, snapshot_id=snapshot.id, classes=["all", "hem"])
+        session.add(run)
+        session.flush()
+        return run.id
+
+
+def test_no_leak_group_is_cut(engine: sa.Engine) -> None:
+    store = small_store(engine, tied=(("1", "2"), ("H1", "H2")))
+    found = parts(engine, freeze(engine, store))
+    assert set(found.values()) == {"train", "validation", "test"}
+    for tied in (("1", "2"), ("H1", "H2")):
+        assert len({found[cell] for subject in tied for cell in store.cells[subject]}) == 1
+
+
+def test_the_same_labels_give_the_same_snapshot(engine: sa.Engine) -> None:
+    store = small_store(engine)
+    assert freeze(engine, store).id == freeze(engine, store).id
+    assert freeze(engine, store, Recipe(seed=7)).hash != freeze(engine, store).hash
+
+
+def test_relabelling_changes_the_label_and_never_the_part(engine: sa.Engine) -> None:
+    store = small_store(engine)
+    before = freeze(engine, store)
+    cell, other = store.cells["1"][0], store.cells["2"][0]
+    decide(engine, cell_id=cell, label="hem", reviewer_id=store.ann, seen=None)
+    decide(engine, cell_id=other, label="unusable", reviewer_id=store.ann, seen=None)
+    for parent in (None, run_on(engine, store, before)):
+        after = freeze(engine, store, parent=parent)
+        assert after.hash != before.hash
+        assert parts(engine, after) == parts(engine, before)
+        with db.reading(engine) as session:
+            labels = {line.cell_id: line.label for line in snapshots.lines(session, after.id)}
+        assert (labels[cell], labels[other]) == ("hem", "unusable")
+
+
+def test_a_retrain_keeps_the_parts_and_places_new_subjects(engine: sa.Engine) -> None:
+    store = small_store(engine)
+    before = freeze(engine, store)
+    parent = run_on(engine, store, before)
+    with db.writing(engine) as session:
+        group = LeakGroup(dataset_id=store.dataset)
+        session.add(group)
+        session.flush()
+        subject = Subject(dataset_id=store.dataset, name="99", leak_group_id=group.id)
+        session.add(subject)
+        session.flush()
+        new = add_cell(session, store.dataset, subject.id, "all", "new")
+    after = parts(engine, freeze(engine, store, parent=parent))
+    assert after.pop(new) == "train"
+    assert after == parts(engine, before)
+
+
+def test_a_test_subject_tied_to_a_training_subject_since_goes_to_training(engine: sa.Engine) -> None:
+    store = small_store(engine)
+    before = freeze(engine, store)
+    parent = run_on(engine, store, before)
+    found = parts(engine, before)
+    by_part = defaultdict(list)
+    for subject, cells in store.cells.items():
+        by_part[found[cells[0]]].append(subject)
+    tested, trained = by_part["test"][0], by_part["train"][0]
+    with db.writing(engine) as session:
+        rows = {row.name: row for row in session.scalars(sa.select(Subject))}
+        rows[tested].leak_group_id = rows[trained].leak_group_id
+    after = parts(engine, freeze(engine, store, parent=parent))
+    assert {after[cell] for cell in store.cells[tested]} == {"train"}
+
+
+def test_too_little_to_train_on_is_said(engine: sa.Engine) -> None:
+    one_class = small_store(engine, {f"{n}": ("all", 2) for n in range(4)}, name="one class")
+    with pytest.raises(UserError, match="two classes"):
+        freeze(engine, one_class)
+
+
+@hypothesis_settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=6, max_size=14),
+    ties=st.lists(st.tuples(st.integers(0, 13), st.integers(0, 13)), max_size=4),
+    seed=st.integers(0, 1000),
+)
+def test_groups_never_straddle_whatever_the_data(
+    sqlite_engine: sa.Engine, sizes: list[int], ties: list[tuple[int, int]], seed: int
+) -> None:
+    names = [("H" if number % 2 else "") + str(number) for number in range(len(sizes))]
+    subjects = {
+        name: ("hem" if name.startswith("H") else "all", size)
+        for name, size in zip(names, sizes, strict=True)
+    }
+    tied = tuple((names[a], names[b]) for a, b in ties if a < b < len(names))
+    with db.writing(sqlite_engine) as session:
+        for table in (SnapshotCell, Snapshot):
+            session.execute(sa.delete(table))
+        count = session.scalar(sa.select(sa.func.count(Dataset.id)))
+        session.execute(sa.text("delete from reviewers"))
+    store = small_store(sqlite_engine, subjects, tied=tied, name=f"set {count}")
+    try:
+        found = parts(sqlite_engine, freeze(sqlite_engine, store, Recipe(seed=seed)))
+    except UserError:
+        return  # so many ties that fewer than three groups, or a class, are left: refused in words
+    with db.reading(sqlite_engine) as session:
+        rows = session.execute(
+            sa.select(Subject.leak_group_id, Cell.id)
+            .join(Cell, Cell.subject_id == Subject.id)
+            .where(Cell.dataset_id == store.dataset)
+        ).all()
+    of_group = defaultdict(set)
+    for group, cell in rows:
+        of_group[group].add(found[cell])
+    assert all(len(held) == 1 for held in of_group.values())
