@@ -21,39 +21,44 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: BackboneName = Field("mobilenet_v2", description="The network that sees the cell.")
+    backbone: BackboneName = Field(default="mobilenet_v2", description="The network that sees the cell.")
     weights: Literal["imagenet", "none"] = Field(
-        "imagenet", description="Where the backbone starts: pretrained on ImageNet, or from scratch."
+        default="imagenet", description="Where the backbone starts: pretrained on ImageNet, or from scratch."
     )
     mode: Literal["features", "finetune"] = Field(
-        "features", description="Train the head on the frozen backbone's features, or everything end to end."
+        default="features",
+        description="Train the head on the frozen backbone's features, or everything end to end.",
     )
-    epochs: int = Field(20, ge=1, le=500, description="Passes over the training cells.")
-    batch_size: int = Field(32, ge=1, le=1024, description="Cells per step.")
+    epochs: int = Field(default=20, ge=1, le=500, description="Passes over the training cells.")
+    batch_size: int = Field(default=32, ge=1, le=1024, description="Cells per step.")
     optimizer: Literal["adamax", "adam", "adamw", "sgd"] = Field(
-        "adamax", description="How weights are updated."
+        default="adamax", description="How weights are updated."
     )
-    learning_rate: float = Field(0.001, gt=0, le=1, description="Step size of the optimiser.")
-    dense_units: int = Field(256, ge=1, le=4096, description="Width of the head's hidden layer.")
-    dropout: float = Field(0.45, ge=0, lt=1, description="Share of hidden units dropped in training.")
-    kernel_l2: float = Field(0.016, ge=0, description="L2 penalty on the hidden layer's weights.")
-    activity_l1: float = Field(0.006, ge=0, description="L1 penalty on the hidden layer's output.")
-    bias_l1: float = Field(0.006, ge=0, description="L1 penalty on the hidden layer's bias.")
-    image_size: int = Field(224, ge=32, le=1024, description="Side of the network's input, in pixels.")
+    learning_rate: float = Field(default=0.001, gt=0, le=1, description="Step size of the optimiser.")
+    dense_units: int = Field(default=256, ge=1, le=4096, description="Width of the head's hidden layer.")
+    dropout: float = Field(default=0.45, ge=0, lt=1, description="Share of hidden units dropped in training.")
+    kernel_l2: float = Field(default=0.016, ge=0, description="L2 penalty on the hidden layer's weights.")
+    activity_l1: float = Field(default=0.006, ge=0, description="L1 penalty on the hidden layer's output.")
+    bias_l1: float = Field(default=0.006, ge=0, description="L1 penalty on the hidden layer's bias.")
+    image_size: int = Field(
+        default=224, ge=32, le=1024, description="Side of the network's input, in pixels."
+    )
     crop: int | None = Field(
-        None,
+        default=None,
         ge=32,
         le=4096,
         description="Centre square kept before resizing, in source pixels; empty keeps all.",
     )
-    flip: bool = Field(True, description="Mirror training cells left to right at random.")
-    class_weights: bool = Field(True, description="Weigh rare classes up.")
+    flip: bool = Field(default=True, description="Mirror training cells left to right at random.")
+    class_weights: bool = Field(default=True, description="Weigh rare classes up.")
     best_by: Literal["val_loss", "val_accuracy"] = Field(
-        "val_loss", description="Which validation figure decides the epoch that is kept."
+        default="val_loss", description="Which validation figure decides the epoch that is kept."
     )
-    validation_fraction: Fraction = Field(0.15, description="Share of cells for choosing the epoch.")
-    test_fraction: Fraction = Field(0.2, description="Share of cells never used in training.")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Decides the split, the start and the order.")
+    validation_fraction: Fraction = Field(default=0.15, description="Share of cells for choosing the epoch.")
+    test_fraction: Fraction = Field(default=0.2, description="Share of cells never used in training.")
+    seed: int = Field(
+        default=0, ge=0, le=2**31 - 1, description="Decides the split, the start and the order."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

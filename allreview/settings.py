@@ -11,14 +11,21 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ALLREVIEW_", frozen=True, extra="ignore")
 
-    home: Path = Field(Path("data"), description="Folder for the store, thumbnails, features and runs.")
-    database_url: str | None = Field(
-        None, description="SQLAlchemy URL of a PostgreSQL store; unset means SQLite in the home folder."
+    home: Path = Field(
+        default=Path("data"), description="Folder for the store, thumbnails, features and runs."
     )
-    weights: Path | None = Field(None, description="Folder of pretrained weight files, for use offline.")
-    max_pixels: int = Field(100_000_000, description="Images of more pixels than this are not imported.")
+    database_url: str | None = Field(
+        default=None,
+        description="SQLAlchemy URL of a PostgreSQL store; unset means SQLite in the home folder.",
+    )
+    weights: Path | None = Field(
+        default=None, description="Folder of pretrained weight files, for use offline."
+    )
+    max_pixels: int = Field(
+        default=100_000_000, description="Images of more pixels than this are not imported."
+    )
     worker_idle_minutes: float = Field(
-        15.0, description="A worker the app started leaves after this long without work."
+        default=15.0, description="A worker the app started leaves after this long without work."
     )
 
     @property
@@ -60,4 +67,4 @@ class Settings(BaseSettings):
 
 def current_settings() -> Settings:
     """The settings as the environment gives them now."""
-    return Settings()  # pyright: ignore[reportCallIssue]
+    return Settings()

@@ -195,7 +195,6 @@ def _report(session: Session, dataset_id: int, added: int, rejected: list[Reject
         sa.select(Cell.source_label, sa.func.count(Cell.id).label("cells"))
         .where(Cell.dataset_id == dataset_id)
         .group_by(Cell.source_label)
-        .order_by(Cell.source_label)
     )
     cells = count(Cell)
     return ImportReport(
@@ -204,7 +203,7 @@ def _report(session: Session, dataset_id: int, added: int, rejected: list[Reject
         added=added,
         cells=cells,
         subjects=count(Subject),
-        classes={row.source_label: row.cells for row in classes},
+        classes=dict(sorted((row.source_label, row.cells) for row in classes)),
         duplicates=count(CellFile) - cells,
         leak_groups=count(LeakGroup),
         rejected=tuple(sorted(rejected, key=lambda entry: (entry.path, entry.reason))),

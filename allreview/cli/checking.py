@@ -155,7 +155,9 @@ def _images(
         )
 
 
-def _look(rows: Sequence[tuple[int, str, str | None]], deep: bool, progress: Progress) -> Iterable[str | None]:
+def _look(
+    rows: Sequence[tuple[int, str, str | None]], deep: bool, progress: Progress
+) -> Iterable[str | None]:
     """What is wrong with each file, or None."""
     with ThreadPoolExecutor(os.cpu_count() or 1, "check") as pool:
         for start in range(0, len(rows), _BATCH):

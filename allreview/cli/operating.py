@@ -45,7 +45,7 @@ def check(
         if found:
             output.line(f"{title} ({len(found):,}):")
             output.listed([f"{finding.where}: {finding.what}. {finding.advice}" for finding in found])
-    counts = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in findings.counts.items())
+    counts = ", ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in findings.counts.items())
     verdict = "Everything is in order" if findings.ok else "Not everything is in order"
     output.line(f"{verdict}: {counts}." if counts else f"{verdict}.")
     return 0 if findings.ok else 1

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -101,22 +102,50 @@ def progress(words: str) -> Iterator[Progress]:
 
 
 @contextmanager
-def only_our_stdout() -> Iterator[None]:
-    """While the block runs, whatever libraries write to stdout, from C++ too, goes to stderr."""
+def quiet_libraries(log: Path) -> Iterator[None]:
+    """While the block runs, what libraries write to stdout and stderr, from C++ too, goes to a log file.
+
+    `sys.stderr` stays ours: TensorFlow's lines come from C++, which knows only the file descriptors.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
-    kept = os.dup(1)
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    ours, is_real = sys.stderr, _descriptor(sys.stderr) == 2
+    with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
+        try:
+            if is_real:
+                sys.stderr = os.fdopen(
+                    kept[1], "w", encoding=ours.encoding, errors="backslashreplace", closefd=False
+                )
+            for descriptor in (1, 2):
+                os.dup2(file.fileno(), descriptor)
+            with redirect_stdout(file):
+                yield
+        finally:
+            sys.stderr.flush()
+            sys.stderr = ours
+            for descriptor, saved in zip((1, 2), kept, strict=True):
+                os.dup2(saved, descriptor)
+                os.close(saved)
+
+
+def _descriptor(stream: TextIO) -> int | None:
     try:
-        os.dup2(2, 1)
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
 
 
 def percent(share: float | None) -> str:
-    """A share as people read it; a dash when it is not defined."""
-    return "–" if share is None else f"{share:.1%}"
+    """A share as people read it; a dash when it is not defined. Nothing uncertain is rounded to certainty."""
+    if share is None:
+        return "–"
+    if 0.9995 <= share < 1:
+        return "> 99.9%"
+    if 0 < share < 0.0005:
+        return "< 0.1%"
+    return f"{share:.1%}"
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:

@@ -30,7 +30,7 @@ def evaluate(
     from allreview.training.inference import evaluate_folder
 
     settings = output.settings()
-    with output.only_our_stdout(), output.progress("Scoring") as progress:
+    with output.quiet_libraries(settings.logs / "libraries.log"), output.progress("Scoring") as progress:
         found = evaluate_folder(
             settings,
             open_store(settings),
@@ -61,7 +61,7 @@ def predict(
     from allreview.training.inference import predict_files
 
     settings = output.settings()
-    with output.only_our_stdout(), output.progress("Classifying") as progress:
+    with output.quiet_libraries(settings.logs / "libraries.log"), output.progress("Classifying") as progress:
         found = predict_files(settings, run_id, files, progress)
     if json:
         output.emit(found)

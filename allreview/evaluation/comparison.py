@@ -66,8 +66,8 @@ class ChangedCell:
 class LabelChanges:
     """How run B's snapshot differs from run A's.
 
-    `changed` cells are in both with another label, `left_out` are in A's only (decided unsure or
-    unusable since), `added` in B's only.
+    `changed` cells have another class, `left_out` were decided unsure or unusable since and are not
+    trained on, `added` are in B's only, imported since.
     """
 
     changed: int
@@ -149,29 +149,26 @@ def labels_changed(engine: sa.Engine, run_a: int, run_b: int) -> LabelChanges:
     with reading(engine) as session:
         a, b = _two_runs(session, run_a, run_b, finished=False)
         of_a, of_b = aliased(SnapshotCell), aliased(SnapshotCell)
-        in_both = sa.and_(
-            of_b.cell_id == of_a.cell_id,
-            of_a.snapshot_id == a.snapshot_id,
-            of_b.snapshot_id == b.snapshot_id,
+        pairs = (
+            sa.select(of_a.label, of_b.label, sa.func.count())
+            .join(of_b, sa.and_(of_b.cell_id == of_a.cell_id, of_b.snapshot_id == b.snapshot_id))
+            .where(of_a.snapshot_id == a.snapshot_id)
+            .group_by(of_a.label, of_b.label)
         )
-        both, changed = session.execute(
-            sa.select(
-                sa.func.count(),
-                sa.func.coalesce(sa.func.sum(sa.case((of_a.label != of_b.label, 1), else_=0)), 0),
-            )
-            .select_from(of_a)
-            .join(of_b, in_both)
-        ).one()
-        size_a, size_b = (
-            session.scalar(
-                sa.select(sa.func.count())
-                .select_from(SnapshotCell)
-                .where(SnapshotCell.snapshot_id == run.snapshot_id)
-            )
-            or 0
-            for run in (a, b)
+        both = session.execute(pairs).all()
+        size_b = session.scalar(
+            sa.select(sa.func.count())
+            .select_from(SnapshotCell)
+            .where(SnapshotCell.snapshot_id == b.snapshot_id)
         )
-    return LabelChanges(changed=int(changed), left_out=size_a - both, added=size_b - both)
+    changed = left_out = shared = 0
+    for before, after, number in both:
+        shared += number
+        if before != after and after in NOT_CLASSES:
+            left_out += number
+        elif before != after:
+            changed += number
+    return LabelChanges(changed=changed, left_out=left_out, added=(size_b or 0) - shared)
 
 
 def _two_runs(session: Session, run_a: int, run_b: int, *, finished: bool = True) -> tuple[Run, Run]:

@@ -147,7 +147,9 @@ def counts_figure(
     classes: Sequence[str] | None = None,
     class_titles: Mapping[str, str] | None = None,
 ) -> go.Figure:
-    """How many cells each group has, as lying bars stacked by class, the largest group on top; parts keep their order.
+    """How many cells each group has, as lying bars stacked by class, the largest group on top.
+
+    Parts keep their order: train, validation, test.
 
     Args:
         counts: (group, class, n): groups are subjects, parts, or the classes themselves.

@@ -26,6 +26,8 @@ class Event:
     kind: str
     label: str | None
     reviewer: str
+    reviewer_id: int
+    session_id: int | None
     created_at: datetime
 
 
@@ -186,10 +188,12 @@ def _last(session: Session, cell_id: int, *, lock: bool = False) -> Annotation |
 def _event(session: Session, annotation: Annotation) -> Event:
     name = session.scalar(sa.select(Reviewer.name).where(Reviewer.id == annotation.reviewer_id))
     return Event(
-        annotation.id,
-        annotation.cell_id,
-        annotation.kind,
-        annotation.label,
-        name or "",
-        annotation.created_at,
+        id=annotation.id,
+        cell_id=annotation.cell_id,
+        kind=annotation.kind,
+        label=annotation.label,
+        reviewer=name or "",
+        reviewer_id=annotation.reviewer_id,
+        session_id=annotation.session_id,
+        created_at=annotation.created_at,
     )

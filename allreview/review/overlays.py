@@ -72,9 +72,7 @@ def load_heatmap(settings: Settings, run_id: int, method: str, sha256: str) -> H
 
 def missing(settings: Settings, run_id: int, method: str, shas: Iterable[str]) -> list[str]:
     """Those of the cells that have no stored heat map yet, in the order given."""
-    folder = heatmap_path(settings, run_id, method, "").parent
-    stored = {path.stem for path in folder.glob("*.png")}
-    return [sha256 for sha256 in shas if sha256 not in stored]
+    return [sha256 for sha256 in shas if not heatmap_path(settings, run_id, method, sha256).is_file()]
 
 
 def overlay(image: Image.Image, heatmap: Heatmap, *, crop: int | None, opacity: float) -> Image.Image:
@@ -144,11 +142,19 @@ def picture(image: Image.Image, max_side: int) -> bytes:
     return buffer.getvalue()
 
 
-def overlay_picture(
-    image: Image.Image, heatmap: Heatmap, max_side: int, *, crop: int | None, opacity: float
-) -> bytes:
-    """`overlay` as the bytes of a `picture`."""
-    return picture(overlay(image, heatmap, crop=crop, opacity=opacity), max_side)
+def view_box(image: Image.Image, factor: float) -> tuple[int, int, int, int]:
+    """The centre of the image, 1/`factor` of its sides, to crop to so that it appears `factor` times as large.
+
+    All cells are magnified alike, because size is a sign; a cell that would not fit whole is shown as it is.
+    """
+    whole = (0, 0, image.width, image.height)
+    box = image.getbbox()
+    width, height = (round(side / factor) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    if factor <= 1 or box is None:
+        return whole
+    fits = box[0] >= left and box[1] >= top and box[2] <= left + width and box[3] <= top + height
+    return (left, top, left + width, top + height) if fits else whole
 
 
 def _cell_box(image: Image.Image) -> tuple[int, int, int, int] | None:

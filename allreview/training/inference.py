@@ -279,9 +279,9 @@ def _write_predictions(
             writer.writerow(header)
             for (candidate, label, row), prediction in zip(rows, predicted, strict=True):
                 subject = candidate.name.subject or ""
-                figures = [f"{float(value):.6f}" for value in row]
+                figures = [f"{float(value):.9g}" for value in row]
                 writer.writerow(
-                    [candidate.shown, subject, label, prediction, f"{float(row.max()):.6f}", *figures]
+                    [candidate.shown, subject, label, prediction, f"{float(row.max()):.9g}", *figures]
                 )
         os.chmod(name, 0o644)
         os.replace(name, path)

@@ -38,6 +38,8 @@ EXPLAIN = "explain"
 
 _ROOT = Path(__file__).resolve().parents[2]
 _starting = threading.Lock()
+_started: dict[Path, "subprocess.Popen[bytes]"] = {}
+"""The last worker this process started, by home: it needs seconds until it can be seen holding its slot."""
 
 
 def submit(
@@ -150,14 +152,15 @@ def ensure_worker(settings: Settings) -> bool:
     """Start a worker process when none is alive; True if one was started. It outlives this process and
     leaves by itself when it has had nothing to do for `settings.worker_idle_minutes`."""
     with _starting:
-        if somebody_works(settings):
+        last = _started.get(settings.root)
+        if (last is not None and last.poll() is None) or somebody_works(settings):
             return False
         settings.logs.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "ALLREVIEW_HOME": str(settings.root)}
         if settings.weights:
             environment["ALLREVIEW_WEIGHTS"] = str(settings.weights.expanduser().resolve())
         with open(settings.logs / "worker.log", "ab") as log:
-            subprocess.Popen(
+            _started[settings.root] = subprocess.Popen(
                 [sys.executable, "-m", "allreview", "worker", "--leave-when-idle"],
                 cwd=_ROOT,
                 env=environment,

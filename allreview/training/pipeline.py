@@ -17,7 +17,6 @@ from allreview.errors import UserError
 from allreview.evaluation.metrics import evaluate
 from allreview.labels import NOT_CLASSES, current_label, standing
 from allreview.models import pretrained
-from allreview.models.backbones import backbone_named
 from allreview.models.saving import TrainedModel, load_model, save_model
 from allreview.recipe import Recipe
 from allreview.review import overlays, saliency
@@ -30,7 +29,7 @@ from allreview.training.runs import RunRow, get_run
 from allreview.training.snapshots import SnapshotLine, lines
 from db.tables import Cell, CellFile, Prediction, Run
 
-EXPLAINED_METHODS = ("gradcam", "gradcam_plus_plus")
+EXPLAINED_METHODS = ("gradcam_plus_plus", "gradcam")
 EXPLAINED_CELLS = 60
 """Heat maps of this many cells at the head of the queue are ready before the run is called finished."""
 _BATCH = 32
@@ -49,46 +48,63 @@ def compute_features(engine: sa.Engine, settings: Settings, run_id: int) -> None
 
 
 def fit(engine: sa.Engine, settings: Settings, run_id: int) -> None:
-    """Train, resuming at the epoch, and save the model with its best weights."""
+    """Train, resuming at the epoch, and save the model with its best weights; after Stop too."""
     run, cells = _load(engine, run_id)
-    folder = settings.run_folder(run_id)
-    folder.mkdir(parents=True, exist_ok=True)
+    settings.run_folder(run_id).mkdir(parents=True, exist_ok=True)
     progress = RunProgress(engine, run_id)
     progress.stage("fit")
     train, validation = _fitted(cells, "train"), _fitted(cells, "validation")
-    recipe, weights = run.recipe, _weights(run.recipe, settings)
     assert not {cell.sha256 for cell in train} & {cell.sha256 for cell in validation}
+    fit_by_mode = _fit_head if run.recipe.mode == "features" else _fit_end_to_end
     try:
-        if recipe.mode == "features":
-            views = [_features(recipe, train, settings, progress, flipped=False, quiet=True)]
-            if recipe.flip:
-                views.append(_features(recipe, train, settings, progress, flipped=True, quiet=True))
-            fitting.fit_head(
-                recipe,
-                views,
-                _indices(train, run.classes),
-                _features(recipe, validation, settings, progress, flipped=False, quiet=True),
-                _indices(validation, run.classes),
-                len(run.classes),
-                folder,
-                progress,
-            )
-        else:
-            fitting.fit_end_to_end(
-                recipe,
-                _images(train),
-                _indices(train, run.classes),
-                _images(validation),
-                _indices(validation, run.classes),
-                run.classes,
-                weights,
-                folder,
-                settings,
-                progress,
-            )
-    finally:
-        # Also after Stop: the best weights so far are kept as a model that can predict.
-        _save_best(engine, run, weights, folder, progress)
+        fit_by_mode(run, train, validation, settings, progress)
+    except fitting.StopRequested:
+        _save_best(engine, run, settings)
+        raise
+    _save_best(engine, run, settings)
+
+
+def _fit_head(
+    run: RunRow,
+    train: list[SnapshotLine],
+    validation: list[SnapshotLine],
+    settings: Settings,
+    progress: RunProgress,
+) -> None:
+    def features(cells: list[SnapshotLine], flipped: bool = False) -> np.ndarray:
+        return _features(run.recipe, cells, settings, progress, flipped=flipped, quiet=True)
+
+    fitting.fit_head(
+        run.recipe,
+        [features(train), features(train, flipped=True)] if run.recipe.flip else [features(train)],
+        _indices(train, run.classes),
+        features(validation),
+        _indices(validation, run.classes),
+        len(run.classes),
+        settings.run_folder(run.id),
+        progress,
+    )
+
+
+def _fit_end_to_end(
+    run: RunRow,
+    train: list[SnapshotLine],
+    validation: list[SnapshotLine],
+    settings: Settings,
+    progress: RunProgress,
+) -> None:
+    fitting.fit_end_to_end(
+        run.recipe,
+        _images(train),
+        _indices(train, run.classes),
+        _images(validation),
+        _indices(validation, run.classes),
+        run.classes,
+        _weights(run.recipe, settings),
+        settings.run_folder(run.id),
+        settings,
+        progress,
+    )
 
 
 def evaluate_run(engine: sa.Engine, settings: Settings, run_id: int) -> None:
@@ -96,6 +112,8 @@ def evaluate_run(engine: sa.Engine, settings: Settings, run_id: int) -> None:
     run, cells = _load(engine, run_id)
     progress = RunProgress(engine, run_id)
     progress.stage("evaluate")
+    # The fit is over and recorded as such: what it kept for resuming is not needed any more.
+    shutil.rmtree(settings.run_folder(run_id) / "backup", ignore_errors=True)
     model = load_model(settings.run_folder(run_id))
     if run.recipe.mode == "features":
         features = _features(run.recipe, cells, settings, progress, flipped=False, quiet=True)
@@ -151,12 +169,11 @@ def explain_cells(
     absent = set(overlays.missing(settings, run_id, method, [sha for sha, _, _ in wanted]))
     todo = [row for row in wanted if row[0] in absent]
     model = _model(str(settings.run_folder(run_id)))
-    preprocess = backbone_named(model.recipe.backbone).preprocess
     for start in range(0, len(todo), 8):
         batch = todo[start : start + 8]
         pixels = model.prepare([read_rgb(path, settings.max_pixels) for _, _, path in batch])
         targets = [model.classes.index(label) for _, label, _ in batch]
-        maps = saliency.heatmaps(model.model, preprocess(pixels), np.asarray(targets), method)
+        maps = saliency.heatmaps(model.model, model.inputs(pixels), targets, method)
         for (sha, _, _), heatmap in zip(batch, maps, strict=True):
             overlays.save_heatmap(settings, run_id, method, sha, heatmap)
         on_done(start + len(batch))
@@ -213,26 +230,22 @@ def _features(
     )
 
 
-def _save_best(
-    engine: sa.Engine, run: RunRow, weights: Path | None, folder: Path, progress: RunProgress
-) -> None:
-    """Join backbone and best head (or load the best end-to-end weights) and save model and best epoch."""
-    best = folder / "best.weights.h5"
-    if not best.is_file():
-        return
+def _save_best(engine: sa.Engine, run: RunRow, settings: Settings) -> None:
+    """Save the model with the weights of its best epoch, if there was one."""
+    folder = settings.run_folder(run.id)
+    weights = _weights(run.recipe, settings)
     model = fitting.best_model(run.recipe, run.classes, weights, folder)
+    kept = fitting.kept_epoch(folder)
+    if model is None or kept is None:
+        return
     weights_hash = pretrained.file_hash(weights) if weights else None
-    model_hash = save_model(
-        folder, model, recipe=run.recipe, classes=run.classes, weights_hash=weights_hash or "none"
-    )
-    epoch = fitting.best_epoch(progress.recorded(), run.recipe.best_by)
+    model_hash = save_model(folder, model, recipe=run.recipe, classes=run.classes, weights_hash=weights_hash)
     with db.writing(engine) as session:
         session.execute(
             sa.update(Run)
             .where(Run.id == run.id)
-            .values(best_epoch=epoch, weights_hash=weights_hash, model_hash=model_hash)
+            .values(best_epoch=kept.epoch, weights_hash=weights_hash, model_hash=model_hash)
         )
-    shutil.rmtree(folder / "backup", ignore_errors=True)
 
 
 def _predict(

@@ -26,14 +26,20 @@ class RunProgress:
         """A new stage begins."""
         self._update(stage=name, done=0, total=0, rate=None, seconds_left=None, progress_at=now())
 
-    def on_batch(self, done: int, total: int, images_per_second: float, seconds_left: float) -> None:
-        """So many of `total` are done; written at most a few times a second, and always at the end."""
+    def on_batch(
+        self, done_batches: int, total_batches: int, images_per_second: float, seconds_left: float
+    ) -> None:
+        """So many of all are done; written at most a few times a second, and always at the end."""
         moment = time.monotonic()
-        if moment - self._written < _WRITE_EVERY and done < total:
+        if moment - self._written < _WRITE_EVERY and done_batches < total_batches:
             return
         self._written = moment
         self._update(
-            done=done, total=total, rate=images_per_second, seconds_left=seconds_left, progress_at=now()
+            done=done_batches,
+            total=total_batches,
+            rate=images_per_second,
+            seconds_left=seconds_left,
+            progress_at=now(),
         )
 
     def on_images(self, done: int, total: int, images_per_second: float) -> None:
@@ -55,17 +61,6 @@ class RunProgress:
                     seconds=row.seconds,
                 )
             )
-
-    def recorded(self) -> list[EpochRow]:
-        """The epochs an earlier attempt finished."""
-        with db.reading(self.engine) as session:
-            rows = session.scalars(
-                sa.select(EpochMetric).where(EpochMetric.run_id == self.run_id).order_by(EpochMetric.epoch)
-            )
-            return [
-                EpochRow(row.epoch, row.loss, row.accuracy, row.val_loss, row.val_accuracy, row.seconds)
-                for row in rows
-            ]
 
     def check(self) -> None:
         """Raise `StopRequested` when somebody pressed Stop."""

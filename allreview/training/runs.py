@@ -98,7 +98,7 @@ def get_run(session: Session, run_id: int, *, with_epochs: bool = True) -> RunRo
     return _row(*found, epochs=epochs)
 
 
-def _query() -> sa.Select[Any]:
+def _query() -> sa.Select[Run, str, dict[str, Any], str]:
     return (
         sa.select(Run, Dataset.name, RecipeRow.body, Snapshot.hash)
         .join(Dataset, Dataset.id == Run.dataset_id)

@@ -18,7 +18,6 @@ import db
 from allreview.errors import UserError
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
-from allreview.training.fitting import StopRequested
 from allreview.training.jobs import (
     APPLICATION,
     EXPLAIN,
@@ -184,6 +183,8 @@ def _engine() -> sa.Engine:
 
 
 def _verdict(error: Exception) -> tuple[str, str | None]:
+    from allreview.training.fitting import StopRequested  # Keras, which a worker without a slot need not load
+
     if isinstance(error, StopRequested):
         return "stopped", None
     if isinstance(error, UserError):

@@ -5,6 +5,7 @@ The choices live in the URL (`?dataset=…&reviewer=…`), so a reload, a bookma
 
 import sqlalchemy as sa
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 from streamlit.runtime.pages_manager import PagesManager
 
 import db
@@ -76,17 +77,26 @@ def current_reviewer() -> Reviewer | None:
 
 def choose_dataset(dataset_id: int) -> None:
     """Choose the dataset for this tab, from the next rerun on."""
-    st.session_state[_NEXT + DATASET_KEY] = dataset_id
+    _choose(DATASET_KEY, dataset_id)
 
 
 def choose_reviewer(reviewer_id: int) -> None:
     """Choose the reviewer for this tab, from the next rerun on."""
-    st.session_state[_NEXT + REVIEWER_KEY] = reviewer_id
+    _choose(REVIEWER_KEY, reviewer_id)
 
 
 def choose_run(run_id: int) -> None:
     """Choose the run that pages about runs show, from the next rerun on."""
     st.session_state[_NEXT + RUN_KEY] = run_id
+
+
+def _choose(key: str, value: int) -> None:
+    # Both ways are needed for the choice to reach the URL: a widget that is not drawn yet takes it up when it
+    # first is; one that is drawn already refuses, and is given the value before it is drawn again.
+    try:
+        st.session_state[key] = value
+    except StreamlitAPIException:
+        st.session_state[_NEXT + key] = value
 
 
 def take_up_choice(key: str) -> None:
@@ -106,7 +116,7 @@ def require_dataset() -> Dataset:
     with st.container(border=True, key="empty-state"):
         st.subheader("No cells yet", anchor=False)
         st.write("Import your own cells, or look around with synthetic ones.")
-        with st.container(horizontal=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
             st.page_link("pages/data.py", label="Import cells", icon=":material/folder_open:")
             clicked = demo_button()
         if clicked:

@@ -31,6 +31,8 @@ _LAST = "desk-last"
 _CONFLICT = "desk-conflict"
 _DRAWN = "desk-drawn"
 _STRIP = 12
+_QUICKEST_MS = 200
+"""A key that comes sooner after the cell was drawn was meant for the cell before it."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,6 @@ def _pictures_and_opinion(
     cell: DeskCell, cells: list[DeskCell], sitting: ReviewSession, classes: list[str]
 ) -> None:
     left, right, side = st.columns([5, 5, 4], gap="medium")
-    with left:
-        saliency_view.cell_picture(cell)
     with side:
         if cell.blind:
             st.markdown("**Test cell, read blind**")
@@ -148,13 +148,16 @@ def _pictures_and_opinion(
         else:
             _opinion(cell, classes)
             shown = saliency_view.choose()
+        factor = saliency_view.magnification()
         st.text_input("Note", key=f"note-{cell.cell_id}", placeholder="Optional, saved with the decision")
+    with left:
+        saliency_view.cell_picture(cell, factor)
     with right:
         if shown is None:
             saliency_view.nothing("Saliency is hidden for test cells.")
         else:
             assert sitting.run_id is not None
-            saliency_view.pane(sitting.run_id, cells, shown)
+            saliency_view.pane(sitting.run_id, cells, shown, factor)
 
 
 def _opinion(cell: DeskCell, classes: list[str]) -> None:
@@ -222,7 +225,7 @@ def _show_conflict(cell: DeskCell, sitting_id: int, reviewer_id: int, classes: l
         return False
     st.warning(inert(conflict.sentence), icon=":material/group:")
     with st.columns([5, 9])[0]:
-        saliency_view.cell_picture(cell)
+        saliency_view.cell_picture(cell, saliency_view.MAGNIFIED)
     with st.container(horizontal=True):
         if st.button("Keep theirs", type="primary", key="keep_theirs"):
             st.session_state.pop(_CONFLICT, None)
@@ -247,6 +250,9 @@ def _decide(
 ) -> None:
     drawn = st.session_state.get(_DRAWN, (None, 0.0))
     took = round((time.monotonic() - drawn[1]) * 1000) if drawn[0] == cell.cell_id else None
+    if took is not None and took < _QUICKEST_MS:
+        st.session_state[_LAST] = "not saved: the key came before the cell could be seen"
+        return
     st.session_state.pop(_CONFLICT, None)
     try:
         annotations.decide(
@@ -261,6 +267,9 @@ def _decide(
             duration_ms=took,
         )
     except StaleView as stale:
+        if stale.newer.reviewer_id == reviewer_id and stale.newer.session_id == sitting_id:
+            st.session_state[_LAST] = "not saved: that cell was answered already"
+            return
         st.session_state[_CONFLICT] = _Conflict(cell.cell_id, label, stale.newer.id, str(stale))
         st.session_state[_LAST] = "not saved"
     except UserError as error:

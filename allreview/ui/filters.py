@@ -48,13 +48,13 @@ class Choices:
 
 def filter_bar(choices: Choices) -> tuple[Filters, Sort]:
     """Draw the bar and say what it asks for."""
-    find, labels, run, more, order = st.columns([3, 3, 2.6, 1.6, 2.2], vertical_alignment="bottom")
+    find, labels, run, more, order = st.columns([2.6, 2.6, 2.6, 1.9, 2.3], vertical_alignment="bottom")
     text = find.text_input(
         "Find",
         key="find",
         bind="query-params",
         icon=":material/search:",
-        placeholder="Subject, number or file name",
+        placeholder="Subject or file name",
     )
     chosen_labels = labels.multiselect(
         "Class",

@@ -56,6 +56,6 @@ def prediction_text(row: CellRow) -> str:
         )
     said = f"{inert(class_title(row.predicted))} {percent(row.probability)}"
     if row.wrong:
-        return f":red[:material/close: **:small[{said}]**]"
+        return f":red[:material/close: :small[{said}]]"
     sign = "check" if row.predicted == row.current_label else "smart_toy"
     return f":gray[:material/{sign}: :small[{said}]]"

@@ -81,8 +81,8 @@ def _header(run: RunRow) -> None:
             "Stopping…" if run.stop_requested else "Stop",
             key=f"stop-{run.id}",
             disabled=run.stop_requested,
-            on_click=jobs.stop,
-            args=(context.engine(), run.id),
+            on_click=_stop,
+            args=(run.id,),
             width="stretch",
             help="Ends within one batch and keeps the best weights so far.",
         )
@@ -95,6 +95,10 @@ def _header(run: RunRow) -> None:
             else "No epoch was completed."
         )
         st.info(f"Stopped on request. {kept}")
+
+
+def _stop(run_id: int) -> None:
+    jobs.stop(context.engine(), run_id)
 
 
 def _progress(run: RunRow) -> None:

@@ -1,6 +1,7 @@
 """The cell and its saliency side by side, drawn from heat maps the worker made ahead of the reviewer."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import streamlit as st
 from PIL import Image
@@ -14,10 +15,13 @@ from allreview.review.sittings import DeskCell
 from allreview.training import jobs, runs
 from allreview.ui import context
 from allreview.ui.errors import guarded
+from allreview.ui.words import percent
 
 AHEAD = 16
 """So many cells of the queue are explained ahead; more are asked for when half of them are left."""
 _SIDE = 640
+MAGNIFIED = 1.5
+MAGNIFICATIONS = {1.0: "1 ×", 1.5: "1.5 ×", 2.0: "2 ×"}
 _METHOD_KEY = "saliency_method"
 _OPACITY_KEY = "saliency_opacity"
 
@@ -30,11 +34,28 @@ class Shown:
     opacity: float
 
 
+def magnification() -> float:
+    """How much larger than life the cell is drawn, kept from cell to cell."""
+    chosen = st.segmented_control(
+        "Magnification",
+        list(MAGNIFICATIONS),
+        format_func=MAGNIFICATIONS.__getitem__,
+        default=MAGNIFIED,
+        required=True,
+        key="magnification",
+        persist_state="session",
+        width="stretch",
+        help="The same for every cell, so that sizes can be compared. A cell that would not fit is shown at 1 ×.",
+    )
+    return chosen
+
+
 def choose() -> Shown:
     """Method and opacity, kept from cell to cell."""
     method = st.selectbox(
         "Saliency",
         list(overlays.METHODS),
+        index=list(overlays.METHODS).index("gradcam_plus_plus"),
         format_func=overlays.METHODS.__getitem__,
         key=_METHOD_KEY,
         persist_state="session",
@@ -44,10 +65,10 @@ def choose() -> Shown:
     return Shown(method, opacity / 100)
 
 
-def cell_picture(cell: DeskCell) -> None:
+def cell_picture(cell: DeskCell, factor: float) -> None:
     """The cell as it was imported; a grey square and a sentence where its file cannot be read."""
     try:
-        st.image(_picture(cell.path, cell.sha256), width="stretch")
+        st.image(_picture(cell.path, cell.sha256, factor), width="stretch")
     except UserError as error:
         st.image(placeholder(), width="stretch")
         st.caption(str(error))
@@ -58,17 +79,17 @@ def nothing(sentence: str) -> None:
     st.image(_dark(), width="stretch", caption=sentence)
 
 
-def pane(run_id: int, cells: list[DeskCell], shown: Shown) -> None:
+def pane(run_id: int, cells: list[DeskCell], shown: Shown, factor: float) -> None:
     """The overlay of the first cell; while its heat map is being made, looks again every half second."""
     cell = cells[0]
     ready = not _missing(run_id, shown.method, cells[:1])
     waiting = None if ready else 0.5
     st.fragment(_pane, run_every=waiting, key=f"saliency-{run_id}-{cell.cell_id}-{shown.method}-{ready}")(
-        run_id, cells, shown, ready
+        run_id, cells, shown, factor, ready
     )
 
 
-def _pane(run_id: int, cells: list[DeskCell], shown: Shown, was_ready: bool) -> None:
+def _pane(run_id: int, cells: list[DeskCell], shown: Shown, factor: float, was_ready: bool) -> None:
     with guarded():
         cell = cells[0]
         _ask_ahead(run_id, shown.method, cells)
@@ -82,11 +103,13 @@ def _pane(run_id: int, cells: list[DeskCell], shown: Shown, was_ready: bool) -> 
         except UserError:
             nothing("The image of this cell cannot be read.")
             return
+        crop = _crop(run_id)
+        drawn = overlays.overlay(image, heatmap, crop=crop, opacity=shown.opacity)
+        on_cell = overlays.share_on_cell(image, heatmap, crop=crop)
         st.image(
-            overlays.overlay_picture(
-                image, heatmap, crop=_crop(run_id), opacity=shown.opacity, max_side=_SIDE
-            ),
+            overlays.picture(drawn.crop(overlays.view_box(image, factor)), _SIDE),
             width="stretch",
+            caption=f"{percent(on_cell)} of the heat lies on the cell, the rest on its background.",
         )
         if not was_ready:
             st.rerun(scope="app")
@@ -111,8 +134,9 @@ def _missing(run_id: int, method: str, cells: list[DeskCell]) -> list[DeskCell]:
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
-def _picture(path: str, sha256: str) -> bytes:
-    return overlays.picture(_image(path, context.settings().max_pixels), _SIDE)
+def _picture(path: str, sha256: str, factor: float) -> bytes:
+    image = _image(path, context.settings().max_pixels)
+    return overlays.picture(image.crop(overlays.view_box(image, factor)), _SIDE)
 
 
 @st.cache_data(max_entries=1000, show_spinner=False)
@@ -127,6 +151,4 @@ def _dark() -> bytes:
 
 
 def _image(path: str, max_pixels: int) -> Image.Image:
-    from pathlib import Path
-
     return read_rgb(Path(path), max_pixels)

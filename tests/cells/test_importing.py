@@ -357,6 +357,7 @@ def test_leak_groups_are_what_identical_files_make_them(
 ) -> None:
     root = tmp_path_factory.mktemp("cells")
     subjects_of: dict[int, set[str]] = {}
+    report = None
     for batch, files in enumerate(batches):
         for index, (subject, number) in enumerate(files):
             put(root / "all" / f"UID_{subject}_{batch}_{index}_all.bmp", number)
@@ -367,5 +368,6 @@ def test_leak_groups_are_what_identical_files_make_them(
     for name, smallest in joined.items():
         expected.setdefault(smallest, set()).add(name)
     assert groups(sqlite_engine, root.name) == {frozenset(names) for names in expected.values()}
+    assert report is not None
     assert report.cells == len(subjects_of)
     assert report.duplicates == sum(map(len, batches)) - len(subjects_of)

@@ -71,7 +71,7 @@ class Store:
         says: dict[int, float],
         state: str = "finished",
     ) -> int:
-        """A run on `snapshot` (cell: label, part) whose model `says` each cell is `all` with a probability."""
+        """A run on `snapshot` (cell: label, part); its model `says` how probably a cell is `all`."""
         with db.writing(self.engine) as session:
             count = session.scalar(sa.select(sa.func.count(Snapshot.id)))
             taken = Snapshot(dataset_id=dataset_id, hash=f"s{count}")
@@ -186,7 +186,7 @@ def test_a_label_neither_run_knew_is_judged_as_wrong(pair: tuple[Store, list[int
 
 def test_mcnemar_counts_the_disagreements(store: Store) -> None:
     dataset_id, cells = store.dataset("twelve", ["all"] * 12)
-    snapshot = {cell: ("all", "test") for cell in cells}
+    snapshot = dict.fromkeys(cells, ("all", "test"))
     a = store.run(
         dataset_id, snapshot, {cell: 0.9 if place == 0 else 0.1 for place, cell in enumerate(cells)}
     )
@@ -203,7 +203,7 @@ def test_only_cells_in_both_test_parts_count(store: Store) -> None:
     parts_a, parts_b = ("test", "test", "train", "test"), ("test", "train", "test", "test")
     says = dict.fromkeys(cells, 0.9)
     a = store.run(dataset_id, {c: ("all", p) for c, p in zip(cells, parts_a, strict=True)}, says)
-    b_says = {cell: 0.1 for cell in cells[:3]}
+    b_says = dict.fromkeys(cells[:3], 0.1)
     b = store.run(dataset_id, {c: ("all", p) for c, p in zip(cells, parts_b, strict=True)}, b_says)
     found = compare_runs(store.engine, a, b)
     assert (found.cells, found.without_prediction) == (1, 1)
@@ -230,8 +230,8 @@ def test_what_cannot_be_compared_is_refused_in_words(store: Store) -> None:
 
 def test_label_changes_between_snapshots(store: Store) -> None:
     dataset_id, cells = store.dataset("labels", ["all"] * 5)
-    a = store.run(dataset_id, {cell: ("all", "train") for cell in cells[:4]}, {})
-    labels = {cells[0]: "hem", cells[1]: "all", cells[4]: "all"}
+    a = store.run(dataset_id, dict.fromkeys(cells[:4], ("all", "train")), {})
+    labels = dict(zip(cells, ["hem", "all", "unsure", "unusable", "all"], strict=True))
     b = store.run(dataset_id, {cell: (label, "train") for cell, label in labels.items()}, {}, state="running")
     assert labels_changed(store.engine, a, b) == LabelChanges(changed=1, left_out=2, added=1)
     assert labels_changed(store.engine, a, a) == LabelChanges(changed=0, left_out=0, added=0)

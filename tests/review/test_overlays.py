@@ -14,11 +14,11 @@ from allreview.review.overlays import (
     load_heatmap,
     missing,
     overlay,
-    overlay_picture,
     picture,
     save_heatmap,
     share_on_cell,
     source_heat,
+    view_box,
 )
 from allreview.settings import current_settings
 
@@ -181,10 +181,6 @@ def test_pictures_are_lossless_and_no_larger_than_asked() -> None:
         assert np.array_equal(np.asarray(shown), np.asarray(cell))
     with Image.open(io.BytesIO(picture(cell, 200))) as shown:
         assert (shown.format, shown.size) == ("PNG", (200, 133))
-    heat = np.ones((8, 8), dtype=np.float32)
-    drawn = overlay_picture(cell, heat, 450, crop=None, opacity=0.5)
-    with Image.open(io.BytesIO(drawn)) as shown:
-        assert np.array_equal(np.asarray(shown), np.asarray(overlay(cell, heat, crop=None, opacity=0.5)))
 
 
 def test_real_cells_keep_their_frame(cnmc: Path) -> None:
@@ -201,3 +197,11 @@ def test_real_cells_keep_their_frame(cnmc: Path) -> None:
 def test_every_method_has_a_name_for_people() -> None:
     assert set(METHODS) == {"gradcam", "gradcam_plus_plus", "scorecam", "smoothgrad"}
     assert all(METHODS.values())
+
+
+def test_every_cell_is_magnified_alike_and_none_is_cut() -> None:
+    assert view_box(_cell(radius=100), 1.5) == view_box(_cell(radius=40), 1.5) == (75, 75, 375, 375)
+    assert view_box(_cell(radius=160), 1.5) == (0, 0, 450, 450)
+    assert view_box(_cell(radius=100), 1.0) == (0, 0, 450, 450)
+    assert view_box(Image.new("RGB", (360, 363), VIOLET), 2.0) == (0, 0, 360, 363)
+    assert view_box(Image.new("RGB", (60, 40)), 2.0) == (0, 0, 60, 40)

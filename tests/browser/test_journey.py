@@ -1,0 +1,294 @@
+"""Once around on real cells, as a person does it: clicks and keys in Chromium, a real worker behind."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from playwright.sync_api import Page, expect
+
+import db
+from allreview.settings import current_settings
+from allreview.store import open_store
+from db.tables import Annotation, Cell, Reviewer, ReviewSession, Run, SnapshotCell
+from tests.browser.conftest import settled
+
+Snap = Callable[[Page, str], Path]
+TRAINED_WITHIN_MS = 280_000
+
+
+def say_who(page: Page, name: str) -> None:
+    page.get_by_test_id("stSidebar").get_by_text(re.compile("Say who you are|Add a name")).click()
+    page.get_by_label("Your name").fill(name)
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_test_id("stSidebar")).to_contain_text(name)
+
+
+def go(page: Page, name: str) -> None:
+    page.get_by_test_id("stSidebarNav").get_by_role("link", name=name, exact=True).click()
+    expect(page).to_have_url(re.compile(f"/{name.lower()}(\\?|$)"))
+    settled(page)
+
+
+def quick_settings(page: Page, epochs: int) -> None:
+    """A small input and a centre crop, so that the whole journey takes a minute or two."""
+    page.get_by_text("More settings").click()
+    for label, value in (("Input side (pixels)", "96"),):
+        field = page.get_by_label(label)
+        field.fill(value)
+        field.press("Enter")
+    slider = page.get_by_role("slider", name="Epochs")
+    slider.focus()
+    slider.press("Home")
+    for _ in range(epochs - 1):
+        slider.press("ArrowRight")
+    settled(page)
+
+
+def read_status(page: Page) -> str:
+    return page.locator(".stProgress").first.inner_text()
+
+
+def answer(page: Page, key: str, expected: str) -> str:
+    """Press a key on the desk once the cell has been looked at; gives the status line it leads to."""
+    page.wait_for_timeout(350)
+    before = read_status(page)
+    page.keyboard.press(key)
+    page.wait_for_function(
+        "before => document.querySelector('.stProgress').innerText !== before", arg=before, timeout=20_000
+    )
+    expect(page.locator(".stProgress").first).to_contain_text(expected)
+    return read_status(page)
+
+
+@pytest.fixture
+def weights_set(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The app is started with the folder of pretrained weights."""
+    monkeypatch.setenv("ALLREVIEW_WEIGHTS", str(weights))
+    return weights
+
+
+@pytest.mark.real
+@pytest.mark.timeout(900)
+def test_once_around_on_real_cells(
+    weights_set: Path,
+    app_url: str,
+    page: Page,
+    new_page: Callable[..., Page],
+    cnmc: Path,
+    snap: Snap,
+) -> None:
+    # Import a few hundred real cells by their path on the server.
+    page.goto(app_url)
+    page.get_by_label("Folder or zip").fill(str(cnmc))
+    page.get_by_label("Name of the dataset").first.fill("C-NMC")
+    page.get_by_role("button", name="Import", exact=True).first.click()
+    page.locator(".st-key-import-report").wait_for(timeout=120_000)
+    say_who(page, "Ada Weber")
+
+    # Browse: they are all there.
+    go(page, "Browse")
+    expect(page.get_by_text("349 cells")).to_be_visible()
+    snap(page, "journey-browse")
+
+    # Train, live; a reload and a second tab see the same run.
+    go(page, "Train")
+    quick_settings(page, 8)
+    snap(page, "journey-train-form")
+    page.get_by_role("button", name="Start training").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Computing features")).to_be_visible(timeout=120_000)
+    snap(page, "journey-training")
+    page.reload()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible(timeout=60_000)
+    second_tab = new_page(width=1280, height=720)
+    second_tab.goto(page.url)
+    expect(second_tab.get_by_text("Run 1: MobileNetV2")).to_be_visible(timeout=60_000)
+    review = page.get_by_role("button", name="Review its mistakes")
+    expect(review).to_be_visible(timeout=TRAINED_WITHIN_MS)
+    expect(second_tab.get_by_role("button", name="Review its mistakes")).to_be_visible(timeout=60_000)
+    second_tab.context.close()
+    page.locator(".js-plotly-plot").nth(1).wait_for()
+    snap(page, "journey-trained")
+
+    # Review the mistakes, by keys.
+    review.click()
+    page.get_by_role("button", name="Start reading").click()
+    expect(page.get_by_role("button", name="Skip")).to_be_visible()
+    # The saliency of the queue's head was made before the run was called finished.
+    expect(page.get_by_text("Preparing the saliency")).to_have_count(0)
+    assert page.get_by_test_id("stImage").count() >= 2
+    snap(page, "journey-review")
+    assert read_status(page).startswith("0 of ")
+    answer(page, "1", "saved: ALL")
+    answer(page, "2", "saved: Normal (hem)")
+    answer(page, "u", "saved: Unsure")
+    answer(page, "x", "saved: Unusable")
+    assert answer(page, "s", "skipped").startswith("4 of ")
+    answer(page, "z", "undone")
+    assert answer(page, "z", "undone").startswith("3 of ")
+    page.get_by_label("Note").fill("smudged")
+    page.get_by_label("Note").press("Tab")
+    settled(page)
+    page.get_by_role("button", name="Unusable").click()
+    expect(page.locator(".stProgress").first).to_contain_text("4 of ")
+    # Every method of saliency is there, made on demand where it was not made before.
+    page.get_by_test_id("stSelectbox").filter(has_text="Saliency").click()
+    page.get_by_role("option", name="SmoothGrad").click()
+    expect(page.get_by_text("Preparing the saliency")).to_have_count(0, timeout=90_000)
+    snap(page, "journey-smoothgrad")
+    # A reload in the middle comes back to the same cell.
+    page.reload()
+    expect(page.get_by_role("button", name="Skip")).to_be_visible(timeout=60_000)
+    settled(page)
+    assert read_status(page).startswith("4 of ")
+    small = new_page(width=1280, height=720)
+    small.goto(page.url)
+    expect(small.get_by_role("button", name="Undo")).to_be_visible(timeout=60_000)
+    snap(small, "journey-review-1280")
+    assert small.get_by_role("button", name="Undo").bounding_box()["y"] < 700  # type: ignore[index]
+    small.context.close()
+
+    engine = open_store(current_settings())
+    with db.reading(engine) as session:
+        log = session.execute(
+            sa.select(Annotation.kind, Annotation.label, Annotation.comment).order_by(Annotation.id)
+        ).all()
+        assert [(kind, label) for kind, label, _ in log] == [
+            ("decision", "all"),
+            ("decision", "hem"),
+            ("decision", "unsure"),
+            ("decision", "unusable"),
+            ("undo", None),
+            ("decision", "unusable"),
+        ]
+        assert log[-1].comment == "smudged"
+        seen = session.scalars(sa.select(Annotation.visible_run_id).where(Annotation.kind == "decision"))
+        assert set(seen) == {1}
+        timed = session.scalars(sa.select(Annotation.duration_ms).where(Annotation.kind == "decision"))
+        assert all(duration and duration >= 200 for duration in timed)
+
+    # Correct and retrain, then see whether it helped.
+    go(page, "Train")
+    page.get_by_role("button", name="Retrain on current labels").click()
+    expect(page.get_by_text("Run 2: MobileNetV2, retrain of run 1").first).to_be_visible(timeout=60_000)
+    compare = page.get_by_role("button", name="Compare with its parent")
+    expect(compare).to_be_visible(timeout=TRAINED_WITHIN_MS)
+    compare.click()
+    expect(page.get_by_text("Run 2 is a retrain of it.")).to_be_visible(timeout=60_000)
+    page.locator(".js-plotly-plot").nth(1).wait_for()
+    snap(page, "journey-compare")
+    with db.reading(engine) as session:
+        runs = session.scalars(sa.select(Run).order_by(Run.id)).all()
+        assert [run.parent_id for run in runs] == [None, 1]
+        assert runs[0].snapshot_id != runs[1].snapshot_id
+        parts = [
+            dict(
+                session.execute(
+                    sa.select(SnapshotCell.cell_id, SnapshotCell.part).where(
+                        SnapshotCell.snapshot_id == run.snapshot_id
+                    )
+                ).tuples()
+            )
+            for run in runs
+        ]
+    assert parts[0] == parts[1]
+
+
+@pytest.mark.real
+@pytest.mark.timeout(600)
+def test_two_reviewers_at_once_lose_nothing(
+    trained, app_url: str, page: Page, new_page: Callable[..., Page], snap: Snap
+) -> None:
+    """Both look at the same cell; the slower one is shown both answers and nothing is overwritten."""
+    ben = new_page(width=1280, height=720)
+    for person, name in ((page, "Ada"), (ben, "Ben")):
+        person.goto(f"{app_url}/review")
+        say_who(person, name)
+        person.get_by_role("button", name="Start reading").click()
+        expect(person.get_by_role("button", name="Skip")).to_be_visible()
+        settled(person)
+    answer(page, "1", "saved: ALL")
+    answer(ben, "2", "not saved")
+    expect(ben.get_by_text("Ada said all while you were looking")).to_be_visible()
+    snap(ben, "journey-conflict")
+    ben.get_by_role("button", name="Record Normal (hem) as well").click()
+    expect(ben.locator(".stProgress").first).to_contain_text("saved: Normal (hem)")
+    with db.reading(open_store(current_settings())) as session:
+        log = session.execute(
+            sa.select(Reviewer.name, Annotation.label, Annotation.sequence)
+            .join(Reviewer, Reviewer.id == Annotation.reviewer_id)
+            .join(ReviewSession, ReviewSession.id == Annotation.session_id)
+            .order_by(Annotation.id)
+        ).all()
+    assert [tuple(row) for row in log] == [("Ada", "all", 1), ("Ben", "hem", 2)]
+
+
+@pytest.mark.real
+@pytest.mark.timeout(600)
+def test_test_cells_are_read_blind(trained, app_url: str, page: Page) -> None:
+    """A search of the page for the model's opinion or the source label finds nothing."""
+    page.goto(f"{app_url}/review")
+    say_who(page, "Ada")
+    for part in ("Validation cells", "Training cells", "Test cells"):
+        page.get_by_role("button", name=part).click()
+        settled(page)
+    page.get_by_role("button", name="Start reading").click()
+    expect(page.get_by_text("Test cell, read blind")).to_be_visible()
+    settled(page)
+    main = page.get_by_test_id("stMain").inner_text()
+    assert "Model:" not in main
+    assert "Label:" not in main
+    assert "of the heat" not in main
+    assert "The model says" not in main
+    answer(page, "1", "saved: ALL")
+    with db.reading(open_store(current_settings())) as session:
+        decision = session.scalars(
+            sa.select(Annotation).where(Annotation.session_id.is_not(None)).order_by(Annotation.id.desc())
+        ).first()
+        assert decision is not None
+        assert decision.visible_run_id is None
+        assert session.get_one(Cell, decision.cell_id) is not None
+
+
+@pytest.mark.timeout(900)
+def test_once_around_on_the_demo_set_from_an_empty_home(
+    weights_set: Path, app_url: str, page: Page, snap: Snap
+) -> None:
+    page.goto(f"{app_url}/train")
+    page.get_by_role("button", name="Load the synthetic demo set").click()
+    expect(page.get_by_role("button", name="Start training")).to_be_visible(timeout=180_000)
+    expect(page.get_by_text("Synthetic demo cells: not patients")).to_be_visible()
+    say_who(page, "Ada")
+    quick_settings(page, 5)
+    page.get_by_role("button", name="Start training").click()
+    expect(page.get_by_role("button", name="Review its mistakes")).to_be_visible(timeout=TRAINED_WITHIN_MS)
+    snap(page, "journey-demo-trained")
+    page.get_by_role("button", name="Review its mistakes").click()
+    page.get_by_role("button", name="Start reading").click()
+    expect(page.get_by_role("button", name="Skip")).to_be_visible()
+    expect(page.get_by_text("Synthetic demo cells: not patients")).to_be_visible()
+    answer(page, "1", "saved: ALL")
+    snap(page, "journey-demo-review")
+    go(page, "Train")
+    page.get_by_role("button", name="Retrain on current labels").click()
+    expect(page.get_by_role("button", name="Compare with its parent")).to_be_visible(
+        timeout=TRAINED_WITHIN_MS
+    )
+
+
+def test_missing_weights_are_one_clear_choice(app_url: str, page: Page, snap: Snap) -> None:
+    """Neither a file nor a download: from scratch, or cancel; never silently random."""
+    page.goto(f"{app_url}/train")
+    page.get_by_role("button", name="Load the synthetic demo set").click()
+    expect(page.get_by_role("button", name="Start training")).to_be_visible(timeout=180_000)
+    page.get_by_role("button", name="Start training").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Train from scratch")).to_be_visible(timeout=30_000)
+    expect(dialog).to_contain_text("mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5")
+    snap(page, "journey-no-weights")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_have_count(0)
+    with db.reading(open_store(current_settings())) as session:
+        assert session.scalar(sa.select(sa.func.count(Run.id))) == 0
