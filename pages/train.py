@@ -11,6 +11,7 @@ dataset = context.require_dataset()
 jobs.resume_unfinished(context.engine(), context.settings())
 
 st.title("Train")
+recipe_form.refusal()
 choose, watch = st.columns([2, 3], gap="large")
 
 with choose:

@@ -83,8 +83,23 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def cnmc(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight cells of each of the 53 real C-NMC subjects, in the published layout."""
-    folder = tmp_path_factory.mktemp("cnmc")
-    command = [sys.executable, str(shared / "data" / "unpack"), str(folder), "--per-subject", "8"]
+    return _unpack(shared, tmp_path_factory.mktemp("cnmc"), 8)
+
+
+@pytest.fixture(scope="session")
+def cnmc_few(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cells of each of the 53 real C-NMC subjects, in the published layout."""
+    return _unpack(shared, tmp_path_factory.mktemp("cnmc_few"), 2)
+
+
+def _unpack(shared: Path, folder: Path, per_subject: int) -> Path:
+    command = [
+        sys.executable,
+        str(shared / "data" / "unpack"),
+        str(folder),
+        "--per-subject",
+        str(per_subject),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return folder
 
@@ -112,7 +127,7 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def trained_once(cnmc: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+def trained_once(cnmc: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Made once by a real worker process; tests take a copy with `trained`."""
     home = tmp_path_factory.mktemp("trained") / "home"
     with pytest.MonkeyPatch.context() as patch:
@@ -136,7 +151,7 @@ def trained_once(cnmc: Path, weights: Path, tmp_path_factory: pytest.TempPathFac
         finally:
             workers.kill_workers(home)
             engine.dispose()
-    yield Trained(home, dataset, run, retrain)
+    return Trained(home, dataset, run, retrain)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from allreview.errors import UserError
 from allreview.evaluation.metrics import evaluate, per_subject
 from allreview.settings import Settings
 from allreview.store import open_store
-from allreview.training.runs import get_run
+from allreview.training.runs import RunRow, get_run
 from db.tables import PARTS, Cell, Run, SnapshotCell
 
 if TYPE_CHECKING:
@@ -53,6 +53,18 @@ def load_run_model(engine: sa.Engine, settings: Settings, run_id: int) -> "Train
     Raises:
         UserError: there is no such run, it has no model (yet), or the model is damaged.
     """
+    run_with_model(engine, settings, run_id)
+    from allreview.models.saving import load_model
+
+    return load_model(settings.run_folder(run_id))
+
+
+def run_with_model(engine: sa.Engine, settings: Settings, run_id: int) -> RunRow:
+    """The run, which has a model to load. Keras is not needed to know that.
+
+    Raises:
+        UserError: there is no such run, or it has no model (yet); says why.
+    """
     with db.reading(engine) as session:
         run = get_run(session, run_id, with_epochs=False)
         saved = session.scalar(sa.select(Run.model_hash).where(Run.id == run_id))
@@ -65,9 +77,7 @@ def load_run_model(engine: sa.Engine, settings: Settings, run_id: int) -> "Train
         }
         reason = reasons.get(run.state, "it was stopped before its first epoch was complete: train again")
         raise UserError(f"Run {run_id} has no model, because {reason}.")
-    from allreview.models.saving import load_model
-
-    return load_model(folder)
+    return run
 
 
 def predict_files(
@@ -83,7 +93,11 @@ def predict_files(
     """
     if not files:
         raise UserError("Name at least one image to classify.")
-    model = load_run_model(open_store(settings), settings, run_id)
+    engine = open_store(settings)
+    run_with_model(engine, settings, run_id)
+    if not any(_is_file(path) for path in files):
+        raise UserError(f"There is no file at {shown(os.fspath(files[0]))}.")
+    model = load_run_model(engine, settings, run_id)
     found: list[dict[str, Any]] = []
     for path, image, row in _judged(model, files, settings.max_pixels, progress):
         entry: dict[str, Any] = {"path": shown(os.fspath(path))}
@@ -127,8 +141,9 @@ def evaluate_folder(
         raise UserError(f"There is no folder at {shown(os.fspath(folder))}. (A zip must be unpacked first.)")
     if predictions is not None:
         _require_writable(predictions)
+    run = run_with_model(engine, settings, run_id)
+    candidates, rejected = _labelled(folder.resolve(), labels, run.classes)
     model = load_run_model(engine, settings, run_id)
-    candidates, rejected = _labelled(folder.resolve(), labels, model.classes)
     rows: list[tuple[Candidate, str, np.ndarray]] = []
     paths = [candidate.path for candidate, _ in candidates]
     hashes: list[str] = []
@@ -183,6 +198,13 @@ def _labelled(
     if not kept:
         raise UserError(_nothing_usable(root, rejected))
     return kept, rejected
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, a NUL
+        return False
 
 
 def _csv(labels: Path, root: Path) -> Path:

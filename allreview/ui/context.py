@@ -5,7 +5,6 @@ The choices live in the URL (`?dataset=…&reviewer=…`), so a reload, a bookma
 
 import sqlalchemy as sa
 import streamlit as st
-from streamlit.errors import StreamlitAPIException
 from streamlit.runtime.pages_manager import PagesManager
 
 import db
@@ -77,26 +76,17 @@ def current_reviewer() -> Reviewer | None:
 
 def choose_dataset(dataset_id: int) -> None:
     """Choose the dataset for this tab, from the next rerun on."""
-    _choose(DATASET_KEY, dataset_id)
+    st.session_state[_NEXT + DATASET_KEY] = dataset_id
 
 
 def choose_reviewer(reviewer_id: int) -> None:
     """Choose the reviewer for this tab, from the next rerun on."""
-    _choose(REVIEWER_KEY, reviewer_id)
+    st.session_state[_NEXT + REVIEWER_KEY] = reviewer_id
 
 
 def choose_run(run_id: int) -> None:
     """Choose the run that pages about runs show, from the next rerun on."""
     st.session_state[_NEXT + RUN_KEY] = run_id
-
-
-def _choose(key: str, value: int) -> None:
-    # Both ways are needed for the choice to reach the URL: a widget that is not drawn yet takes it up when it
-    # first is; one that is drawn already refuses, and is given the value before it is drawn again.
-    try:
-        st.session_state[key] = value
-    except StreamlitAPIException:
-        st.session_state[_NEXT + key] = value
 
 
 def take_up_choice(key: str) -> None:

@@ -203,9 +203,13 @@ def _all_read(sitting_id: int, run_id: int | None, reviewer_id: int, progress: P
     st.success(f"All {plural(progress.total, 'cell')} of this queue are read.", icon=":material/done_all:")
     with st.container(horizontal=True):
         _undo_button(sitting_id, reviewer_id)
-        if progress.skipped and st.button(f"Read the {progress.skipped} skipped", key="read_skipped"):
-            sittings.take_up_skipped(context.engine(), sitting_id)
-            st.rerun(scope="fragment")
+        if progress.skipped:
+            st.button(
+                f"Read the {progress.skipped} skipped",
+                key="read_skipped",
+                on_click=sittings.take_up_skipped,
+                args=(context.engine(), sitting_id),
+            )
         if st.button("Finish this sitting", key="finish_sitting"):
             sittings.end(context.engine(), sitting_id)
             st.query_params.pop(SITTING_KEY, None)
@@ -227,10 +231,13 @@ def _show_conflict(cell: DeskCell, sitting_id: int, reviewer_id: int, classes: l
     with st.columns([5, 9])[0]:
         saliency_view.cell_picture(cell, saliency_view.MAGNIFIED)
     with st.container(horizontal=True):
-        if st.button("Keep theirs", type="primary", key="keep_theirs"):
-            st.session_state.pop(_CONFLICT, None)
-            sittings.skip(context.engine(), sitting_id, cell.cell_id)
-            st.rerun(scope="fragment")
+        st.button(
+            "Keep theirs",
+            type="primary",
+            key="keep_theirs",
+            on_click=_skip,
+            args=(sitting_id, cell.cell_id),
+        )
         st.button(
             f"Record {inert(class_title(conflict.label))} as well",
             key="record_mine",
@@ -279,6 +286,7 @@ def _decide(
 
 
 def _skip(sitting_id: int, cell_id: int) -> None:
+    st.session_state.pop(_CONFLICT, None)
     sittings.skip(context.engine(), sitting_id, cell_id)
     st.session_state[_LAST] = "skipped"
 

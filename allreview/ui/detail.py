@@ -45,7 +45,7 @@ def _dialog(run_id: int | None, test_predictions: bool) -> None:
         with right:
             _facts(detail)
             _predictions(detail)
-        _log(detail)
+            _log(detail)
         _others(detail)
         _files(detail)
 

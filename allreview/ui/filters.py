@@ -48,7 +48,9 @@ class Choices:
 
 def filter_bar(choices: Choices) -> tuple[Filters, Sort]:
     """Draw the bar and say what it asks for."""
-    find, labels, run, more, order = st.columns([2.6, 2.6, 2.6, 1.9, 2.3], vertical_alignment="bottom")
+    widths = [2.6, 2.6, 2.6, 1.9, 2.3] if choices.runs else [3.8, 3.9, 1.9, 2.3]
+    columns = st.columns(widths, vertical_alignment="bottom")
+    find, labels, more, order = *columns[:2], *columns[-2:]
     text = find.text_input(
         "Find",
         key="find",
@@ -65,8 +67,10 @@ def filter_bar(choices: Choices) -> tuple[Filters, Sort]:
         placeholder="All classes",
         help="The label a cell has now: the reviewers' if there is one, else the one it came with.",
     )
-    with run:
-        run_id = _run_choice(choices.runs)
+    run_id = None
+    if choices.runs:
+        with columns[2]:
+            run_id = _run_choice(choices.runs)
     with more:
         restricting = _restricting(run_id)
         label = f"Filters ({restricting})" if restricting else "Filters"
@@ -84,8 +88,6 @@ def clear_filters() -> None:
 
 
 def _run_choice(runs: list[RunChoice]) -> int | None:
-    if not runs:
-        return None
     titles = {run.run_id: run_title(run.run_id, run.backbone) for run in runs}
     chosen = st.selectbox(
         "Predictions",

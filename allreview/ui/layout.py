@@ -55,22 +55,21 @@ def _dataset_choice(datasets: list[Dataset]) -> None:
 
 def _reviewer_choice() -> None:
     names = {reviewer.id: reviewer.name for reviewer in context.active_reviewers()}
-    if names:
-        context.take_up_choice(context.REVIEWER_KEY)
-        st.selectbox(
-            "You are",
-            list(names),
-            index=None,
-            format_func=lambda reviewer_id: names.get(reviewer_id, ""),
-            key=context.REVIEWER_KEY,
-            bind="query-params",
-            filter_mode="contains",
-            placeholder="Choose your name",
-            help="Every decision you save carries this name.",
-        )
-    with st.popover(
-        "Add a name" if names else "Say who you are", icon=":material/person_add:", width="stretch"
-    ):
+    context.take_up_choice(context.REVIEWER_KEY)
+    # Drawn without names too: only a widget that was there before passes a choice on to the URL.
+    st.selectbox(
+        "You are",
+        list(names),
+        index=None,
+        format_func=lambda reviewer_id: names.get(reviewer_id, ""),
+        key=context.REVIEWER_KEY,
+        bind="query-params",
+        filter_mode="contains",
+        placeholder="Choose your name" if names else "Add your name below",
+        help="Every decision you save carries this name.",
+    )
+    # A new key with every new name, so that the popover closes when one was added.
+    with st.popover("Add a name", icon=":material/person_add:", width="stretch", key=f"add-{len(names)}"):
         _new_reviewer()
 
 

@@ -11,8 +11,9 @@ from allreview.models.pretrained import availability
 from allreview.recipe import Recipe, make_recipe
 from allreview.training import jobs, snapshots
 from allreview.ui import context
-from allreview.ui.words import BACKBONE_TITLES, PART_TITLES
+from allreview.ui.words import BACKBONE_TITLES, PART_TITLES, inert
 
+_REFUSED = "start-refused"
 MODES = {"features": "Head only", "finetune": "Everything"}
 OPTIMIZERS = {"adamax": "Adamax", "adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
 BEST_BY = {"val_loss": "lowest validation loss", "val_accuracy": "highest validation accuracy"}
@@ -127,6 +128,7 @@ def start(dataset_id: int, recipe: Recipe) -> None:
             _from_scratch_or_cancel(dataset_id, recipe, found.sentence)
             return
     _submit(dataset_id, recipe)
+    st.rerun()
 
 
 @st.dialog("Pretrained weights are missing")
@@ -134,9 +136,15 @@ def _from_scratch_or_cancel(dataset_id: int, recipe: Recipe, sentence: str) -> N
     st.write(sentence)
     st.write("Training from scratch needs many more cells and epochs, and trains everything end to end.")
     scratch, cancel = st.columns(2)
-    if scratch.button("Train from scratch", key="from_scratch", width="stretch"):
-        _submit(dataset_id, recipe.model_copy(update={"weights": "none", "mode": "finetune"}))
-    if cancel.button("Cancel", type="primary", key="cancel_scratch", width="stretch"):
+    from_scratch = recipe.model_copy(update={"weights": "none", "mode": "finetune"})
+    started = scratch.button(
+        "Train from scratch",
+        key="from_scratch",
+        width="stretch",
+        on_click=_submit,
+        args=(dataset_id, from_scratch),
+    )
+    if started or cancel.button("Cancel", type="primary", key="cancel_scratch", width="stretch"):
         st.rerun()
 
 
@@ -144,7 +152,13 @@ def _submit(dataset_id: int, recipe: Recipe) -> None:
     try:
         run_id = jobs.submit(context.engine(), context.settings(), dataset_id=dataset_id, recipe=recipe)
     except UserError as error:
-        st.error(str(error))
-        return
-    context.choose_run(run_id)
-    st.rerun()
+        st.session_state[_REFUSED] = str(error)
+    else:
+        context.choose_run(run_id)
+
+
+def refusal() -> None:
+    """Why the last try to start was refused, once."""
+    sentence = st.session_state.pop(_REFUSED, None)
+    if sentence:
+        st.error(inert(sentence))

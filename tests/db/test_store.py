@@ -48,10 +48,14 @@ def test_sqlite_runs_with_the_promised_settings(sqlite_engine: sa.Engine) -> Non
 
 
 def test_a_failing_block_leaves_nothing(engine: sa.Engine) -> None:
-    with pytest.raises(ZeroDivisionError), db.writing(engine) as session:
-        session.add(Dataset(name="half"))
-        session.flush()
-        _ = 1 / 0
+    def add_and_fail() -> None:
+        with db.writing(engine) as session:
+            session.add(Dataset(name="half"))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        add_and_fail()
     with db.reading(engine) as session:
         assert session.scalar(sa.select(sa.func.count(Dataset.id))) == 0
 

@@ -31,7 +31,7 @@ def add_dataset(engine: sa.Engine, name: str, *, synthetic: bool = False) -> int
 def test_an_empty_store_offers_cells_and_no_choice_of_them(sqlite_engine: sa.Engine) -> None:
     app = run_app()
     assert app.title[0].value == "Data"
-    assert [box.label for box in app.sidebar.selectbox] == []
+    assert [box.label for box in app.sidebar.selectbox] == ["You are"]
     assert any(button.label == "Load the synthetic demo set" for button in app.button)
 
 

@@ -1,0 +1,58 @@
+"""Compare: two runs on the same test cells."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from streamlit.testing.v1 import AppTest
+
+from tests.factory import finished_run, small_store
+
+APP = str(Path(__file__).parent.parent.parent / "app.py")
+
+
+def compare_page(**query: str) -> AppTest:
+    app = AppTest.from_file(APP, default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run().switch_page("pages/compare.py").run()
+    assert not app.exception
+    return app
+
+
+def test_an_empty_store_and_a_single_run(sqlite_engine: sa.Engine) -> None:
+    assert any(button.label == "Load the synthetic demo set" for button in compare_page().button)
+    store = small_store(sqlite_engine)
+    finished_run(sqlite_engine, store, {store.cells["1"][0]: ("all", 0.9)})
+    assert "Two finished runs are needed" in compare_page().info[0].value
+
+
+def test_verdicts_that_changed_are_shown_with_their_outcome(sqlite_engine: sa.Engine) -> None:
+    store = small_store(sqlite_engine)
+    first, second = store.cells["1"][:2]
+    parts = {first: "test", second: "test"}
+    finished_run(sqlite_engine, store, {first: ("hem", 0.9), second: ("all", 0.8)}, parts=parts)
+    finished_run(sqlite_engine, store, {first: ("all", 0.7), second: ("all", 0.8)}, parts=parts)
+    app = compare_page()
+    words = " ".join(element.value for element in app.markdown)
+    assert "trained separately" in words
+    assert "became right" in words
+    assert app.dataframe[0].value.iloc[0].tolist() == ["Accuracy", "50.0", "100.0", "+50.0"]
+
+
+def test_runs_that_share_no_test_cell_are_refused_in_words(sqlite_engine: sa.Engine) -> None:
+    store = small_store(sqlite_engine)
+    for cell in store.cells["1"][:2]:
+        finished_run(sqlite_engine, store, {cell: ("all", 0.9)}, parts={cell: "test"})
+    assert "share no test cell" in compare_page().error[0].value
+
+
+@pytest.mark.real
+def test_a_retrain_beside_its_parent(trained) -> None:
+    app = compare_page()
+    words = " ".join(element.value for element in app.markdown)
+    assert f"Run {trained.retrain} is a retrain of it. Between the two: 3 labels changed." in words
+    app.segmented_control(key="judged_by").set_value("source").run() if hasattr(
+        app, "segmented_control"
+    ) else None
+    assert not app.exception

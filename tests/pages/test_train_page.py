@@ -1,0 +1,144 @@
+"""Train: the form, the split before anything starts, and what a run shows."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from streamlit.testing.v1 import AppTest
+
+import db
+from allreview.recipe import Recipe
+from allreview.settings import current_settings
+from allreview.store import open_store
+from allreview.training import jobs, snapshots
+from allreview.training.runs import list_runs
+from db.tables import Run
+from tests.factory import finished_run, small_store
+
+APP = str(Path(__file__).parent.parent.parent / "app.py")
+
+
+def train_page(**query: str) -> AppTest:
+    app = AppTest.from_file(APP, default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run().switch_page("pages/train.py").run()
+    assert not app.exception
+    return app
+
+
+def text_of(app: AppTest) -> str:
+    return " ".join(
+        element.value for kind in (app.markdown, app.caption, app.info, app.error) for element in kind
+    )
+
+
+@pytest.fixture
+def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are about the page; no process is started for them."""
+    monkeypatch.setattr(jobs, "ensure_worker", lambda _settings: False)
+
+
+def test_an_empty_store_says_where_cells_come_from(sqlite_engine: sa.Engine) -> None:
+    app = train_page()
+    assert any(button.label == "Load the synthetic demo set" for button in app.button)
+    assert not any(button.label == "Start training" for button in app.button)
+
+
+def test_the_split_is_shown_before_anything_starts(sqlite_engine: sa.Engine) -> None:
+    store = small_store(sqlite_engine)
+    app = train_page()
+    table = app.dataframe[0].value
+    with db.reading(sqlite_engine) as session:
+        counts = snapshots.preview(session, store.dataset, Recipe())
+    assert table.loc["Test", "ALL"] == counts["test", "all"]
+    assert int(table.to_numpy().sum()) == 40
+    assert "No runs yet" in text_of(app)
+
+
+def test_too_few_subjects_are_said_in_one_sentence(sqlite_engine: sa.Engine) -> None:
+    small_store(sqlite_engine, {"1": ("all", 3), "H1": ("hem", 3)})
+    app = train_page()
+    assert len(app.warning) == 1
+    app.button(key="start_training").click().run()
+    assert not app.exception
+    with db.reading(sqlite_engine) as session:
+        assert list_runs(session) == []
+
+
+def test_alexnet_has_no_choice_of_weights(sqlite_engine: sa.Engine) -> None:
+    small_store(sqlite_engine)
+    app = train_page()
+    app.selectbox(key="backbone").select("alexnet").run()
+    assert not app.exception
+    assert "trained from scratch" in text_of(app)
+
+
+def test_start_enqueues_one_run_by_the_recipe_chosen(
+    sqlite_engine: sa.Engine, weights: Path, monkeypatch: pytest.MonkeyPatch, no_worker: None
+) -> None:
+    monkeypatch.setenv("ALLREVIEW_WEIGHTS", str(weights))
+    small_store(sqlite_engine)
+    app = train_page()
+    app.slider(key="epochs").set_value(7).run()
+    app.button(key="start_training").click().run()
+    assert not app.exception
+    with db.reading(sqlite_engine) as session:
+        (run,) = list_runs(session)
+    assert (run.state, run.recipe.epochs, run.recipe.backbone) == ("queued", 7, "mobilenet_v2")
+    assert any(button.label == "Stop" for button in app.button)
+    app.button(key=f"stop-{run.id}").click().run()
+    with db.reading(sqlite_engine) as session:
+        assert list_runs(session)[0].state == "stopped"
+
+
+def test_missing_weights_ask_and_never_start_by_themselves(
+    sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_worker: None
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    small_store(sqlite_engine)
+    app = train_page()
+    app.button(key="start_training").click().run()
+    assert not app.exception
+    assert any(button.label == "Train from scratch" for button in app.button)
+    with db.reading(sqlite_engine) as session:
+        assert list_runs(session) == []
+    app.button(key="from_scratch").click().run()
+    with db.reading(sqlite_engine) as session:
+        (run,) = list_runs(session)
+    assert (run.recipe.weights, run.recipe.mode) == ("none", "finetune")
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "expected"),
+    [
+        ("failed", "The disk is full.", "The disk is full."),
+        ("stopped", None, "Stopped on request. No epoch was completed."),
+    ],
+)
+def test_how_a_run_ended_is_said(
+    sqlite_engine: sa.Engine, state: str, message: str | None, expected: str
+) -> None:
+    run = finished_run(sqlite_engine, small_store(sqlite_engine), {})
+    with db.writing(sqlite_engine) as session:
+        found = session.get_one(Run, run)
+        found.state, found.message = state, message
+    assert expected in text_of(train_page())
+
+
+@pytest.mark.real
+def test_a_finished_run_shows_its_figures_and_ways_on(trained) -> None:
+    app = train_page(run=str(trained.run))
+    assert app.selectbox(key="run").value == trained.run
+    assert [metric.label for metric in app.metric] == ["Accuracy", "Balanced accuracy", "Weighted F1"]
+    labels = [button.label for button in app.button]
+    assert "Review its mistakes" in labels
+    assert "Retrain on current labels" in labels
+    assert "subjects the model never saw" in text_of(app)
+    newest = train_page()
+    assert newest.selectbox(key="run").value == trained.retrain
+    assert any(button.label == "Compare with its parent" for button in newest.button)
+    with db.reading(open_store(current_settings())) as session:
+        run = list_runs(session)[-1]
+    assert newest.metric[0].value != "–"
+    assert run.metrics["test"]["n"] > 0
