@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
 import db
 from allreview.errors import UserError
@@ -26,7 +26,7 @@ def _open(url: str) -> sa.Engine:
         db.migrate(engine)
     except db.NewerSchemaError as error:
         raise UserError(str(error)) from None
-    except (OSError, OperationalError) as error:
+    except (OSError, DatabaseError) as error:
         shown = sa.make_url(url).render_as_string(hide_password=True)
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise UserError(

@@ -5,7 +5,7 @@ import streamlit as st
 import db
 from allreview.cells.naming import class_title
 from allreview.cells.summaries import DatasetSummary, dataset_summaries, tied_subjects
-from allreview.ui import context, importer
+from allreview.ui import context, frame, importer
 from allreview.ui.errors import guarded
 
 IMAGES = "BMP, PNG, JPEG, TIFF or WebP"
@@ -13,7 +13,7 @@ IMAGES = "BMP, PNG, JPEG, TIFF or WebP"
 
 def main() -> None:
     """The list of datasets, the report of the last import, and the ways to import."""
-    context.inside_app()
+    frame.inside_app()
     st.title("Data", anchor=False)
     importer.show_report()
     with db.reading(context.engine()) as session:

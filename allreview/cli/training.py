@@ -54,6 +54,7 @@ def train(
     json: Json = False,
 ) -> int:
     """Train on the labels as they are now, and follow the run. Ctrl-C leaves it going."""
+    from allreview.cli.following import follow
     from allreview.cli.recipes import set_values
     from allreview.store import open_store
     from allreview.training import jobs
@@ -66,8 +67,6 @@ def train(
     run_id = jobs.submit(engine, settings, dataset_id=dataset_id, recipe=made, parent_id=parent)
     if detach:
         return _tell_start(engine, run_id, json)
-    from allreview.cli.following import follow
-
     run = follow(engine, settings, run_id)
     if run.unfinished:
         output.say(

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from allreview.cells.naming import class_title
 from allreview.errors import UserError
 from allreview.labels import NOT_CLASSES, current_label, standing
+from allreview.wording import percent
 from db.tables import PARTS, Cell, CellFile, Prediction, Run, SnapshotCell, Subject
 
 
@@ -54,7 +55,7 @@ def misclassified(entry: QueueEntry) -> QueueEntry | None:
     if entry.predicted == entry.current_label:
         return None
     reason = (
-        f"The model says {class_title(entry.predicted)} with {entry.probability:.0%}, "
+        f"The model says {class_title(entry.predicted)} with {percent(entry.probability)}, "
         f"the label says {class_title(entry.current_label)}."
     )
     return replace(entry, score=entry.probabilities.get(entry.current_label, 0.0), reason=reason)
@@ -64,8 +65,8 @@ def misclassified(entry: QueueEntry) -> QueueEntry | None:
 def uncertain(entry: QueueEntry) -> QueueEntry | None:
     """All cells, the smallest margin between the two most probable classes first."""
     first, second, *_ = [*sorted(entry.probabilities.items(), key=lambda item: -item[1]), ("", 0.0)]
-    reason = f"The model wavers: {class_title(first[0])} {first[1]:.0%}"
-    reason += f", {class_title(second[0])} {second[1]:.0%}." if second[0] else "."
+    reason = f"The model wavers: {class_title(first[0])} {percent(first[1])}"
+    reason += f", {class_title(second[0])} {percent(second[1])}." if second[0] else "."
     return replace(entry, score=first[1] - second[1], reason=reason)
 
 

@@ -10,7 +10,8 @@ from allreview.evaluation.figures import confusion_figure
 from allreview.evaluation.metrics import Scores
 from allreview.training.runs import RunRow
 from allreview.ui import context, run_view
-from allreview.ui.words import class_badge, inert, percent, plural
+from allreview.ui.words import class_badge, inert
+from allreview.wording import percent, plural
 
 FIGURES = {
     "accuracy": "Accuracy",

@@ -5,7 +5,6 @@ The choices live in the URL (`?dataset=…&reviewer=…`), so a reload, a bookma
 
 import sqlalchemy as sa
 import streamlit as st
-from streamlit.runtime.pages_manager import PagesManager
 
 import db
 from allreview.settings import Settings, current_settings
@@ -16,17 +15,6 @@ DATASET_KEY = "dataset"
 REVIEWER_KEY = "reviewer"
 RUN_KEY = "run"
 _NEXT = "_next_"
-
-
-def inside_app() -> None:
-    """Start over through app.py when a page was run without it. To be called before a page draws.
-
-    Streamlit takes a `pages` folder for its older kind of app until it has met `st.navigation`. The first
-    visitor of a new process, with the address of a page, would get that page without sidebar and guard.
-    """
-    if PagesManager.uses_pages_directory:
-        PagesManager.uses_pages_directory = False
-        st.rerun()
 
 
 def settings() -> Settings:
@@ -97,7 +85,6 @@ def take_up_choice(key: str) -> None:
 
 def require_dataset() -> Dataset:
     """The chosen dataset. Without one the page says how to get cells, and stops there."""
-    inside_app()
     found = current_dataset()
     if found is not None:
         return found

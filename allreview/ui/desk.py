@@ -23,7 +23,8 @@ from allreview.training import runs
 from allreview.training.runs import RunRow
 from allreview.ui import context, run_view, saliency_view
 from allreview.ui.errors import guarded
-from allreview.ui.words import PART_TITLES, class_badge, inert, percent, plural
+from allreview.ui.words import PART_TITLES, class_badge, inert
+from allreview.wording import percent, plural
 from db.tables import Dataset, ReviewSession
 
 SITTING_KEY = "sitting"

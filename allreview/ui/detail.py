@@ -13,7 +13,8 @@ from allreview.review.overlays import picture as large_picture
 from allreview.ui import context
 from allreview.ui.errors import guarded
 from allreview.ui.gallery import STRIP_WIDTH, alt_text, picture
-from allreview.ui.words import PART_TITLES, inert, listed, percent, plural, run_title, when
+from allreview.ui.words import PART_TITLES, inert, run_title, when
+from allreview.wording import listed, percent, plural
 
 OPEN_KEY = "_open_cell"
 LARGE_SIDE = 450

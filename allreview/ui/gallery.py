@@ -8,7 +8,8 @@ from allreview.cells.browsing import CellRow
 from allreview.cells.naming import class_title
 from allreview.cells.thumbnails import thumbnail
 from allreview.ui import context
-from allreview.ui.words import class_badge, inert, percent
+from allreview.ui.words import class_badge, inert
+from allreview.wording import percent
 
 CARD_WIDTH = 160
 STRIP_WIDTH = 84

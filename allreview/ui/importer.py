@@ -14,7 +14,8 @@ from allreview.cells.naming import class_title, shown
 from allreview.cells.summaries import tied_subjects
 from allreview.errors import UserError
 from allreview.ui import context
-from allreview.ui.words import inert, listed, plural
+from allreview.ui.words import inert
+from allreview.wording import listed, plural
 
 if TYPE_CHECKING:
     from allreview.cells.importing import ImportReport

@@ -12,7 +12,8 @@ from allreview.training.runs import RunRow
 from allreview.ui import context
 from allreview.ui.errors import guarded
 from allreview.ui.recipe_form import MODES
-from allreview.ui.words import STATE_TITLES, backbone_title, plural
+from allreview.ui.words import STATE_TITLES, backbone_title
+from allreview.wording import plural
 
 _COLOURS = {"queued": "gray", "running": "blue", "finished": "green", "stopped": "orange", "failed": "red"}
 _CHART = {"displayModeBar": False}

@@ -15,7 +15,7 @@ from allreview.review.sittings import DeskCell
 from allreview.training import jobs, runs
 from allreview.ui import context
 from allreview.ui.errors import guarded
-from allreview.ui.words import percent
+from allreview.wording import percent
 
 AHEAD = 16
 """So many cells of the queue are explained ahead; more are asked for when half of them are left."""

@@ -37,7 +37,7 @@ def test_misclassified_cells_come_worst_first_with_a_reason(
     with db.reading(engine) as session:
         first = queue_of(session, run)[0]
     assert first.score == pytest.approx(0.01)
-    assert first.reason == "The model says Normal (hem) with 99%, the label says ALL."
+    assert first.reason == "The model says Normal (hem) with 99\N{NO-BREAK SPACE}%, the label says ALL."
     assert first.path == "/nowhere/cells/1/2.bmp"
 
 
