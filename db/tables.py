@@ -29,7 +29,7 @@ ANNOTATION_KINDS = ("decision", "undo", "adjudication")
 
 class Base(DeclarativeBase):
     metadata = sa.MetaData(naming_convention=NAMING)
-    type_annotation_map = {
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
         datetime: UtcDateTime,
         dict[str, Any]: Json,
         dict[str, float]: Json,

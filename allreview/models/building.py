@@ -5,11 +5,12 @@ in two parts, the backbone up to the pooled vector and the head on a vector: wha
 model gives too, to rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from allreview.models.backbones import backbone_named
 from allreview.recipe import Recipe
@@ -39,7 +40,9 @@ def build_model(recipe: Recipe, classes: Sequence[str], weights: Path | None) ->
     elif recipe.weights == "imagenet":
         _freeze(layer for layer in body.layers if isinstance(layer, keras.layers.BatchNormalization))
     outputs = _head(recipe, len(classes), _pooling()(body.output))
-    return keras.Model(body.input, outputs, name=recipe.backbone)
+    model = keras.Model(body.input, outputs, name=recipe.backbone)
+    _draw_weights((model.get_layer(name) for name in HEAD_LAYERS), recipe.seed)
+    return model
 
 
 def build_backbone(recipe: Recipe, weights: Path | None) -> keras.Model:
@@ -52,7 +55,9 @@ def build_backbone(recipe: Recipe, weights: Path | None) -> keras.Model:
 def build_head(recipe: Recipe, n_features: int, n_classes: int) -> keras.Model:
     """The head alone: pooled vectors [n, features] to probabilities [n, classes], float32."""
     inputs = keras.layers.Input(shape=(n_features,), name="features")
-    return keras.Model(inputs, _head(recipe, n_classes, inputs), name="head")
+    head = keras.Model(inputs, _head(recipe, n_classes, inputs), name="head")
+    _draw_weights((head.get_layer(name) for name in HEAD_LAYERS), recipe.seed)
+    return head
 
 
 def join(backbone: keras.Model, head: keras.Model, recipe: Recipe) -> keras.Model:
@@ -91,7 +96,27 @@ def _body(recipe: Recipe, weights: Path | None) -> keras.Model:
     if (weights is None) != (recipe.weights == "none"):
         raise ValueError(f"weights={recipe.weights} in the recipe, but the weight file is {weights}")
     shape = (recipe.image_size, recipe.image_size, 3)
-    return backbone_named(recipe.backbone).build(shape, weights)
+    body = backbone_named(recipe.backbone).build(shape, weights)
+    if weights is None:
+        _draw_weights(body.layers, recipe.seed)
+    return body
+
+
+def _draw_weights(layers: Iterable[keras.Layer], seed: int) -> None:
+    """Draw the layers' starting weights from the seed and each layer's place, and nothing else.
+
+    Keras takes the seeds of unseeded initialisers from Python's global generator, which other threads of the
+    worker use too: the same recipe would start elsewhere each time.
+    """
+    for place, layer in enumerate(layers):
+        for initializer, weight in (("kernel_initializer", "kernel"), ("depthwise_initializer", "kernel")):
+            drawn_by: Any = getattr(layer, initializer, None)
+            kernel: Any = getattr(layer, weight, None)
+            if drawn_by is None or kernel is None or "seed" not in drawn_by.get_config():
+                continue
+            own_seed = int(np.random.SeedSequence([seed, place]).generate_state(1)[0] >> 1)
+            seeded = type(drawn_by).from_config({**drawn_by.get_config(), "seed": own_seed})
+            kernel.assign(seeded(kernel.shape, kernel.dtype))
 
 
 def _freeze(layers: Any) -> None:

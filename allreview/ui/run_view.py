@@ -23,11 +23,11 @@ def run_title(run: RunRow) -> str:
     """One line that tells runs apart."""
     backbone = backbone_title(run.recipe.backbone)
     parent = f", retrain of run {run.parent_id}" if run.parent_id else ""
-    return f"Run {run.id}: {backbone}{parent} ({STATE_TITLES[run.state].lower()})"
+    return f"Run {run.id}: {backbone}{parent}"
 
 
 def choose_run(found: list[RunRow], label: str) -> RunRow:
-    """The run named in the URL, else the newest. The URL carries the number: a run's title changes."""
+    """The run named in the URL, else the newest."""
     by_id = {run.id: run for run in found}
     context.take_up_choice(context.RUN_KEY)
     asked = st.query_params.get(context.RUN_KEY, "")

@@ -109,3 +109,21 @@ def test_the_recipes_optimiser_is_used(name, kind):
     model = compile_model(build_head(recipe, 8, 2), recipe)
     assert type(model.optimizer) is kind
     assert float(model.optimizer.learning_rate) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("values", [{}, {"backbone": "alexnet", "weights": "none", "mode": "finetune"}])
+def test_the_starting_weights_come_from_the_seed_alone(values: dict[str, str]) -> None:
+    """Whatever other threads draw from Python's generator meanwhile; and another seed starts elsewhere."""
+
+    def start(seed: int, disturbance: int) -> list[np.ndarray]:
+        keras.utils.set_random_seed(disturbance)
+        recipe = make_recipe({"image_size": 64, "seed": seed, **values})
+        scratch = recipe.weights == "none"
+        model = build_model(recipe, ["all", "hem"], None) if scratch else build_head(recipe, 12, 2)
+        return model.get_weights()
+
+    first, again, other = start(3, 1), start(3, 2), start(4, 1)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+    spread = next(weight for weight in first if weight.ndim > 1).std()
+    assert spread > 0.001
