@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 import db
+from allreview.cells.naming import class_title
 from allreview.errors import UserError
 from allreview.labels import NOT_CLASSES, in_force
 from db.tables import Annotation, Cell, Dataset, Reviewer
@@ -37,10 +38,10 @@ class StaleView(UserError):  # noqa: N818 - it is a situation to show, not a fau
     def __init__(self, newer: Event, label: str) -> None:
         self.newer = newer
         self.label = label
-        what = "took back a decision" if newer.kind == "undo" else f"said {newer.label}"
+        what = "said " + class_title(newer.label) if newer.label else "took back a decision"
         super().__init__(
-            f"{newer.reviewer} {what} while you were looking, so your answer ({label}) is not saved. "
-            "Look at the cell again and decide."
+            f"{newer.reviewer} {what} while you were looking. Your answer, {class_title(label)}, is not saved: "
+            "look at the cell again and decide."
         )
 
 

@@ -15,6 +15,7 @@ DATASET_KEY = "dataset"
 REVIEWER_KEY = "reviewer"
 RUN_KEY = "run"
 _NEXT = "_next_"
+_LAST = "_last_"
 
 
 def settings() -> Settings:
@@ -77,10 +78,29 @@ def choose_run(run_id: int) -> None:
     st.session_state[_NEXT + RUN_KEY] = run_id
 
 
-def take_up_choice(key: str) -> None:
-    """Give the sidebar's widget what `choose_…` asked for. A widget takes a value only before it is drawn."""
+def begin_choice(key: str, names: dict[int, str]) -> None:
+    """Before the widget `key` is drawn, give it what `choose_…` asked for, else what the URL names.
+
+    The URL is kept by hand and not with `bind`, which forbids `st.switch_page`.
+    """
     if _NEXT + key in st.session_state:
         st.session_state[key] = st.session_state.pop(_NEXT + key)
+    elif key not in st.session_state:
+        asked = st.query_params.get(key, st.session_state.get(_LAST + key))
+        found = [number for number, name in names.items() if name == asked]
+        if found:
+            st.session_state[key] = found[0]
+    if st.session_state.get(key) not in names:
+        st.session_state.pop(key, None)
+
+
+def end_choice(key: str, name: str | None) -> None:
+    """After the widget was drawn, write what is chosen into the URL, so that a reload keeps it."""
+    st.session_state[_LAST + key] = name
+    if name is None:
+        st.query_params.pop(key, None)
+    elif st.query_params.get(key) != name:
+        st.query_params[key] = name
 
 
 def require_dataset() -> Dataset:

@@ -39,35 +39,34 @@ def _dataset_choice(datasets: list[Dataset]) -> None:
     if not datasets:
         return
     names = {dataset.id: dataset.name for dataset in datasets}
-    context.take_up_choice(context.DATASET_KEY)
+    context.begin_choice(context.DATASET_KEY, names)
     chosen = st.selectbox(
         "Cells",
         list(names),
         format_func=lambda dataset_id: names.get(dataset_id, ""),
         key=context.DATASET_KEY,
-        bind="query-params",
         filter_mode="contains",
         help="The set of cells that all pages work on.",
     )
+    context.end_choice(context.DATASET_KEY, names.get(chosen))
     if any(dataset.id == chosen and dataset.synthetic for dataset in datasets):
         st.badge("Synthetic", icon=":material/science:", color="orange")
 
 
 def _reviewer_choice() -> None:
     names = {reviewer.id: reviewer.name for reviewer in context.active_reviewers()}
-    context.take_up_choice(context.REVIEWER_KEY)
-    # Drawn without names too: only a widget that was there before passes a choice on to the URL.
-    st.selectbox(
+    context.begin_choice(context.REVIEWER_KEY, names)
+    chosen = st.selectbox(
         "You are",
         list(names),
         index=None,
         format_func=lambda reviewer_id: names.get(reviewer_id, ""),
         key=context.REVIEWER_KEY,
-        bind="query-params",
         filter_mode="contains",
         placeholder="Choose your name" if names else "Add your name below",
         help="Every decision you save carries this name.",
     )
+    context.end_choice(context.REVIEWER_KEY, names.get(chosen) if chosen is not None else None)
     # A new key with every new name, so that the popover closes when one was added.
     with st.popover("Add a name", icon=":material/person_add:", width="stretch", key=f"add-{len(names)}"):
         _new_reviewer()

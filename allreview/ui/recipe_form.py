@@ -12,6 +12,7 @@ from allreview.recipe import Recipe, make_recipe
 from allreview.training import jobs, snapshots
 from allreview.ui import context
 from allreview.ui.words import BACKBONE_TITLES, PART_TITLES, inert
+from allreview.wording import plural
 
 _REFUSED = "start-refused"
 MODES = {"features": "Head only", "finetune": "Everything"}
@@ -115,7 +116,7 @@ def what_it_uses(dataset_id: int, recipe: Recipe) -> None:
     left_out = sum(n for (_, label), n in counts.items() if label in NOT_CLASSES)
     note = "Subjects are never split between parts, and subjects that share identical cells stay together."
     if left_out:
-        note += f" {left_out} cells marked unsure or unusable are left out."
+        note += f" Left out: {plural(left_out, 'cell')} marked unsure or unusable."
     st.caption(note)
 
 

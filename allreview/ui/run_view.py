@@ -27,21 +27,16 @@ def run_title(run: RunRow) -> str:
 
 
 def choose_run(found: list[RunRow], label: str) -> RunRow:
-    """The run named in the URL, else the newest."""
+    """The run named in the URL or looked at last, else the newest."""
     by_id = {run.id: run for run in found}
-    context.take_up_choice(context.RUN_KEY)
-    asked = st.query_params.get(context.RUN_KEY, "")
-    numbers = list(by_id)
-    if st.session_state.get(context.RUN_KEY) not in by_id:
-        st.session_state.pop(context.RUN_KEY, None)
+    context.begin_choice(context.RUN_KEY, {run_id: str(run_id) for run_id in by_id})
     chosen = st.selectbox(
         label,
-        numbers,
-        index=numbers.index(int(asked)) if asked.isdecimal() and int(asked) in by_id else 0,
+        list(by_id),
         format_func=lambda run_id: run_title(by_id[run_id]),
         key=context.RUN_KEY,
     )
-    st.query_params[context.RUN_KEY] = str(chosen)
+    context.end_choice(context.RUN_KEY, str(chosen))
     return by_id[chosen]
 
 
@@ -137,11 +132,10 @@ def _figures(run: RunRow) -> None:
         )
     with following:
         if st.button("Review its mistakes", type="primary", key=f"review-{run.id}", width="stretch"):
-            context.choose_run(run.id)
-            st.switch_page("pages/review.py", query_params=link(run.id))
+            st.switch_page("pages/review.py", query_params=st.query_params.to_dict())
         retrain_button(run)
         if run.parent_id and st.button("Compare with its parent", key=f"compare-{run.id}", width="stretch"):
-            st.switch_page("pages/compare.py", query_params=link(run.id))
+            st.switch_page("pages/compare.py", query_params=st.query_params.to_dict())
 
 
 def retrain_button(run: RunRow) -> None:
@@ -155,12 +149,9 @@ def retrain_button(run: RunRow) -> None:
     if pressed:
         new = jobs.retrain(context.engine(), context.settings(), run.id)
         context.choose_run(new)
-        st.switch_page("pages/train.py", query_params=link(new))
-
-
-def link(run_id: int) -> dict[str, str]:
-    """What the URL of another page must say to show this dataset, this reviewer and this run."""
-    return {**st.query_params.to_dict(), context.RUN_KEY: str(run_id)}
+        st.switch_page(
+            "pages/train.py", query_params={**st.query_params.to_dict(), context.RUN_KEY: str(new)}
+        )
 
 
 def share(value: Any) -> str:

@@ -213,7 +213,7 @@ def test_two_reviewers_at_once_lose_nothing(
         settled(person)
     answer(page, "1", "saved: ALL")
     answer(ben, "2", "not saved")
-    expect(ben.get_by_text("Ada said all while you were looking")).to_be_visible()
+    expect(ben.get_by_text("Ada said ALL while you were looking")).to_be_visible()
     snap(ben, "journey-conflict")
     ben.get_by_role("button", name="Record Normal (hem) as well").click()
     expect(ben.locator(".stProgress").first).to_contain_text("saved: Normal (hem)")

@@ -78,7 +78,7 @@ def test_a_conflict_shows_both_answers_and_overwrites_nothing(trained) -> None:
     ben = reviewer_named(engine, "Ben")
     decide(engine, cell_id=cell, label="hem", reviewer_id=ben, seen=None)
     press(app, "ALL")
-    assert "Ben said hem while you were looking" in app.warning[0].value
+    assert "Ben said Normal (hem) while you were looking" in app.warning[0].value
     assert log(engine)[-1] == ("decision", "hem")
     press(app, "Keep theirs")
     assert log(engine)[-1] == ("decision", "hem")

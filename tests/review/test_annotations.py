@@ -46,7 +46,7 @@ def test_a_stale_decision_is_refused_and_both_are_known(engine: sa.Engine, store
         "Ann",
         "unsure",
     )
-    assert "Ann said hem" in str(caught.value)
+    assert "Ann said Normal (hem)" in str(caught.value)
     assert label_now(engine, cell) == "hem"
     decide(engine, cell_id=cell, label="unsure", reviewer_id=store.ben, seen=first)
     assert label_now(engine, cell) == "unsure"
