@@ -75,6 +75,7 @@ def fit_head(
     _require_cells(labels, validation_labels)
     _seed(recipe)
     head = build_head(recipe, views[0].shape[1], n_classes)
+    _start_normalization(head, views)
     train = FeatureBatches(recipe, views, labels, n_classes)
     held_out = (validation, _one_hot(validation_labels, n_classes))
     return _fit(head, recipe, train, held_out, folder=folder, hooks=hooks)
@@ -279,6 +280,18 @@ def _draw(recipe: Recipe, n_cells: int, n_views: int, epoch: int) -> tuple[list[
 
 def _n_batches(recipe: Recipe, n_cells: int) -> int:
     return math.ceil(n_cells / recipe.batch_size)
+
+
+def _start_normalization(head: keras.Model, views: Sequence[np.ndarray]) -> None:
+    """Start the head's moving statistics at those of the training features, where they would end.
+
+    The features of a frozen backbone never change, so neither do their mean and variance. From Keras's start
+    (0 and 1) with the paper's momentum of 0.99, hundreds of steps would pass before predictions can be trusted:
+    more than a few hundred cells have in twenty epochs.
+    """
+    layer: Any = head.get_layer("head_normalization")
+    layer.moving_mean.assign(np.mean([view.mean(axis=0) for view in views], axis=0))
+    layer.moving_variance.assign(np.mean([view.var(axis=0) for view in views], axis=0))
 
 
 def _seed(recipe: Recipe) -> None:

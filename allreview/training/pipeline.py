@@ -33,6 +33,7 @@ EXPLAINED_METHODS = ("gradcam_plus_plus", "gradcam")
 EXPLAINED_CELLS = 60
 """Heat maps of this many cells at the head of the queue are ready before the run is called finished."""
 _BATCH = 32
+_EXPLAINED_TOGETHER = 4
 
 
 def compute_features(engine: sa.Engine, settings: Settings, run_id: int) -> None:
@@ -169,14 +170,17 @@ def explain_cells(
     absent = set(overlays.missing(settings, run_id, method, [sha for sha, _, _ in wanted]))
     todo = [row for row in wanted if row[0] in absent]
     model = _model(str(settings.run_folder(run_id)))
-    for start in range(0, len(todo), 8):
-        batch = todo[start : start + 8]
+    done = 0
+    while done < len(todo):
+        # The first alone: somebody may be waiting for it.
+        batch = todo[done : done + (_EXPLAINED_TOGETHER if done else 1)]
         pixels = model.prepare([read_rgb(path, settings.max_pixels) for _, _, path in batch])
         targets = [model.classes.index(label) for _, label, _ in batch]
         maps = saliency.heatmaps(model.model, model.inputs(pixels), targets, method)
         for (sha, _, _), heatmap in zip(batch, maps, strict=True):
             overlays.save_heatmap(settings, run_id, method, sha, heatmap)
-        on_done(start + len(batch))
+        done += len(batch)
+        on_done(done)
 
 
 def _load(engine: sa.Engine, run_id: int) -> tuple[RunRow, list[SnapshotLine]]:

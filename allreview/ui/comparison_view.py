@@ -84,12 +84,12 @@ def _what_changed_between(earlier: RunRow, later: RunRow) -> None:
         parts.append(f"{plural(labels.left_out, 'cell')} left out as unsure or unusable")
     if labels.added:
         parts.append(f"{plural(labels.added, 'cell')} added")
-    kin = "a retrain of it" if later.parent_id == earlier.id else "trained separately"
-    st.write(f"Run {later.id} is {kin}. Between the two: {', '.join(parts)}.")
+    kin = f"is a retrain of run {earlier.id}" if later.parent_id == earlier.id else "was trained separately"
+    st.write(f"Run {later.id} {kin}. Between the two: {', '.join(parts)}.")
 
 
 def _basis(found: Comparison, on: str) -> str:
-    words = f"On the same {plural(found.cells, 'test cell')}, of subjects neither run was trained on."
+    words = f"On the same {plural(found.cells, 'test cell')}, of subjects neither run was trained on, in %."
     if on == "current" and found.left_out:
         words += f" {plural(found.left_out, 'cell')} now unsure or unusable left out."
     return words
@@ -105,7 +105,7 @@ def _figures(judged: Judged, earlier: RunRow, later: RunRow) -> None:
         rows.append(
             (f"Recall, {class_title(name)}", _share(before), _share(after), _difference(before, after))
         )
-    table = pd.DataFrame(rows, columns=["Figure", f"Run {earlier.id}", f"Run {later.id}", "Change (points)"])
+    table = pd.DataFrame(rows, columns=["Figure", f"Run {earlier.id}", f"Run {later.id}", "Change"])
     st.dataframe(table, hide_index=True, width="stretch", height="content")
     test = judged.mcnemar
     st.caption(

@@ -109,7 +109,7 @@ def _pane(run_id: int, cells: list[DeskCell], shown: Shown, factor: float, was_r
         st.image(
             overlays.picture(drawn.crop(overlays.view_box(image, factor)), _SIDE),
             width="stretch",
-            caption=f"{percent(on_cell)} of the heat lies on the cell, the rest on its background.",
+            caption=f"{percent(on_cell)} of the heat lies on the cell",
         )
         if not was_ready:
             st.rerun(scope="app")

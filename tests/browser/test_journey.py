@@ -137,7 +137,9 @@ def test_once_around_on_real_cells(
     # Every method of saliency is there, made on demand where it was not made before.
     page.get_by_role("combobox", name="Saliency").click()
     page.get_by_role("option", name="SmoothGrad").click()
+    expect(page.get_by_text("Preparing the saliency")).to_be_visible()
     expect(page.get_by_text("Preparing the saliency")).to_have_count(0, timeout=90_000)
+    expect(page.get_by_text("of the heat lies on the cell")).to_be_visible()
     snap(page, "journey-smoothgrad")
     # A reload in the middle comes back to the same cell.
     page.reload()
@@ -178,23 +180,18 @@ def test_once_around_on_real_cells(
     compare = page.get_by_role("button", name="Compare with its parent")
     expect(compare).to_be_visible(timeout=TRAINED_WITHIN_MS)
     compare.click()
-    expect(page.get_by_text("Run 2 is a retrain of it.")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Run 2 is a retrain of run 1.")).to_be_visible(timeout=60_000)
     page.locator(".js-plotly-plot").nth(1).wait_for()
     snap(page, "journey-compare")
     with db.reading(engine) as session:
         runs = session.scalars(sa.select(Run).order_by(Run.id)).all()
         assert [run.parent_id for run in runs] == [None, 1]
         assert runs[0].snapshot_id != runs[1].snapshot_id
-        parts = [
-            dict(
-                session.execute(
-                    sa.select(SnapshotCell.cell_id, SnapshotCell.part).where(
-                        SnapshotCell.snapshot_id == run.snapshot_id
-                    )
-                ).tuples()
-            )
-            for run in runs
-        ]
+        parts = []
+        for run in runs:
+            query = sa.select(SnapshotCell.cell_id, SnapshotCell.part)
+            rows = session.execute(query.where(SnapshotCell.snapshot_id == run.snapshot_id)).all()
+            parts.append({cell_id: part for cell_id, part in rows})  # noqa: C416
     assert parts[0] == parts[1]
 
 

@@ -295,3 +295,14 @@ def test_fine_tuning_from_the_real_weights(cells, weights, tmp_path):
     hooks = Hooks()
     end_to_end(cells, tmp_path, hooks, recipe, weights / WEIGHT_FILES["mobilenet_v2"].name)
     assert hooks.rows[-1].loss < hooks.rows[0].loss
+
+
+def test_predictions_of_a_short_fit_can_be_trusted(tmp_path):
+    """Features far from mean 0 and variance 1: a few steps of moving averages would be nowhere near them."""
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    features = (50 + 20 * random.normal(size=(60, 8)) + 30 * labels[:, None]).astype(np.float32)
+    recipe = make_recipe({"epochs": 4, "batch_size": 16, "learning_rate": 0.01, "flip": False})
+    hooks = Hooks()
+    fit_head(recipe, [features], labels, features, labels, 2, tmp_path, hooks)
+    assert max(row.val_accuracy for row in hooks.rows) > 0.85
