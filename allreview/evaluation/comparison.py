@@ -67,12 +67,14 @@ class LabelChanges:
     """How run B's snapshot differs from run A's.
 
     `changed` cells have another class, `left_out` were decided unsure or unusable since and are not
-    trained on, `added` are in B's only, imported since.
+    trained on, `added` are in B's only, imported since. `in_training` of the changed and left out are
+    training cells: only those change what the model learns from.
     """
 
     changed: int
     left_out: int
     added: int
+    in_training: int
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,10 @@ def labels_changed(engine: sa.Engine, run_a: int, run_b: int) -> LabelChanges:
         a, b = _two_runs(session, run_a, run_b, finished=False)
         of_a, of_b = aliased(SnapshotCell), aliased(SnapshotCell)
         pairs = (
-            sa.select(of_a.label, of_b.label, sa.func.count())
+            sa.select(of_a.label, of_b.label, of_b.part, sa.func.count())
             .join(of_b, sa.and_(of_b.cell_id == of_a.cell_id, of_b.snapshot_id == b.snapshot_id))
             .where(of_a.snapshot_id == a.snapshot_id)
-            .group_by(of_a.label, of_b.label)
+            .group_by(of_a.label, of_b.label, of_b.part)
         )
         both = session.execute(pairs).all()
         size_b = session.scalar(
@@ -161,14 +163,17 @@ def labels_changed(engine: sa.Engine, run_a: int, run_b: int) -> LabelChanges:
             .select_from(SnapshotCell)
             .where(SnapshotCell.snapshot_id == b.snapshot_id)
         )
-    changed = left_out = shared = 0
-    for before, after, number in both:
+    changed = left_out = in_training = shared = 0
+    for before, after, part, number in both:
         shared += number
+        if before != after and part == "train":
+            in_training += number
         if before != after and after in NOT_CLASSES:
             left_out += number
         elif before != after:
             changed += number
-    return LabelChanges(changed=changed, left_out=left_out, added=(size_b or 0) - shared)
+    added = (size_b or 0) - shared
+    return LabelChanges(changed=changed, left_out=left_out, added=added, in_training=in_training)
 
 
 def _two_runs(session: Session, run_a: int, run_b: int, *, finished: bool = True) -> tuple[Run, Run]:

@@ -85,7 +85,12 @@ def _what_changed_between(earlier: RunRow, later: RunRow) -> None:
     if labels.added:
         parts.append(f"{plural(labels.added, 'cell')} added")
     kin = f"is a retrain of run {earlier.id}" if later.parent_id == earlier.id else "was trained separately"
-    st.write(f"Run {later.id} {kin}. Between the two: {', '.join(parts)}.")
+    words = f"Run {later.id} {kin}. Between the two: {', '.join(parts)}."
+    if labels.changed + labels.left_out:
+        words += (
+            f" {labels.in_training or 'None'} of these in training cells, which is what a model learns from."
+        )
+    st.write(words)
 
 
 def _basis(found: Comparison, on: str) -> str:

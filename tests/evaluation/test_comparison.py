@@ -233,5 +233,5 @@ def test_label_changes_between_snapshots(store: Store) -> None:
     a = store.run(dataset_id, dict.fromkeys(cells[:4], ("all", "train")), {})
     labels = dict(zip(cells, ["hem", "all", "unsure", "unusable", "all"], strict=True))
     b = store.run(dataset_id, {cell: (label, "train") for cell, label in labels.items()}, {}, state="running")
-    assert labels_changed(store.engine, a, b) == LabelChanges(changed=1, left_out=2, added=1)
-    assert labels_changed(store.engine, a, a) == LabelChanges(changed=0, left_out=0, added=0)
+    assert labels_changed(store.engine, a, b) == LabelChanges(changed=1, left_out=2, added=1, in_training=3)
+    assert labels_changed(store.engine, a, a) == LabelChanges(changed=0, left_out=0, added=0, in_training=0)
