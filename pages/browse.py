@@ -5,7 +5,7 @@ import streamlit as st
 import db
 from allreview.cells.browsing import count_cells, page_of_cells
 from allreview.cells.summaries import labels_in_use, runs_with_predictions, subject_names
-from allreview.ui import context, counts_view, detail, filters, frame, gallery
+from allreview.ui import context, counts_view, detail, filters, frame, gallery, needs
 from allreview.wording import plural
 
 PAGE_SIZES = (24, 48, 96)
@@ -14,7 +14,7 @@ PAGE_SIZES = (24, 48, 96)
 def main() -> None:
     """Filter bar, gallery, and the dialog of the cell that was opened."""
     frame.inside_app()
-    dataset = context.require_dataset()
+    dataset = needs.require_dataset()
     st.title("Browse", anchor=False)
     with db.reading(context.engine()) as session:
         choices = filters.Choices(

@@ -4,10 +4,10 @@ import streamlit as st
 
 import db
 from allreview.training import runs
-from allreview.ui import comparison_view, context, frame
+from allreview.ui import comparison_view, context, frame, needs
 
 frame.inside_app()
-dataset = context.require_dataset()
+dataset = needs.require_dataset()
 st.title("Compare")
 with db.reading(context.engine()) as session:
     finished = runs.list_runs(session, dataset_id=dataset.id, states=("finished",))

@@ -3,11 +3,11 @@
 import streamlit as st
 
 import db
-from allreview.ui import context, desk, frame
+from allreview.ui import context, desk, frame, needs
 
 frame.inside_app()
-dataset = context.require_dataset()
-reviewer = context.require_reviewer()
+dataset = needs.require_dataset()
+reviewer = needs.require_reviewer()
 
 sitting_id = desk.open_sitting(dataset.id, reviewer.id)
 if sitting_id is not None:

@@ -4,10 +4,10 @@ import streamlit as st
 
 import db
 from allreview.training import jobs, runs
-from allreview.ui import context, frame, recipe_form, run_view
+from allreview.ui import context, frame, needs, recipe_form, run_view
 
 frame.inside_app()
-dataset = context.require_dataset()
+dataset = needs.require_dataset()
 jobs.resume_unfinished(context.engine(), context.settings())
 
 st.title("Train")

@@ -29,9 +29,9 @@ from allreview.training.runs import RunRow, get_run
 from allreview.training.snapshots import SnapshotLine, lines
 from db.tables import Cell, CellFile, Prediction, Run
 
-EXPLAINED_METHODS = ("gradcam_plus_plus", "gradcam")
-EXPLAINED_CELLS = 60
-"""Heat maps of this many cells at the head of the queue are ready before the run is called finished."""
+EXPLAINED = {"gradcam_plus_plus": 60, "gradcam": 16}
+"""Heat maps of so many cells at the head of the queue are ready before the run is called finished: enough of the
+method the desk shows first; of the others the desk asks for more as the reviewer goes along."""
 _BATCH = 32
 _EXPLAINED_TOGETHER = 4
 
@@ -132,17 +132,16 @@ def explain_run(engine: sa.Engine, settings: Settings, run_id: int) -> None:
     progress = RunProgress(engine, run_id)
     progress.stage("explain")
     with db.reading(engine) as session:
-        head = queue_of(session, run_id, parts=("train", "validation"), limit=EXPLAINED_CELLS)
-    total = len(head) * len(EXPLAINED_METHODS)
-    for done, method in enumerate(EXPLAINED_METHODS):
-        explain_cells(
-            engine,
-            settings,
-            run_id,
-            method,
-            [entry.cell_id for entry in head],
-            on_done=lambda count, done=done: progress.on_batch(done * len(head) + count, total, 0.0, 0.0),
-        )
+        head = queue_of(session, run_id, parts=("train", "validation"), limit=max(EXPLAINED.values()))
+    cells = {method: [entry.cell_id for entry in head[:most]] for method, most in EXPLAINED.items()}
+    total, before = sum(map(len, cells.values())), 0
+    for method, cell_ids in cells.items():
+
+        def on_done(count: int, before: int = before) -> None:
+            progress.on_batch(before + count, total, 0.0, 0.0)
+
+        explain_cells(engine, settings, run_id, method, cell_ids, on_done=on_done)
+        before += len(cell_ids)
 
 
 def explain_cells(

@@ -101,32 +101,3 @@ def end_choice(key: str, name: str | None) -> None:
         st.query_params.pop(key, None)
     elif st.query_params.get(key) != name:
         st.query_params[key] = name
-
-
-def require_dataset() -> Dataset:
-    """The chosen dataset. Without one the page says how to get cells, and stops there."""
-    found = current_dataset()
-    if found is not None:
-        return found
-    from allreview.ui.importer import demo_button
-
-    with st.container(border=True, key="empty-state"):
-        st.subheader("No cells yet", anchor=False)
-        st.write("Import your own cells, or look around with synthetic ones.")
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.page_link("pages/data.py", label="Import cells", icon=":material/folder_open:")
-            clicked = demo_button()
-        if clicked:
-            from allreview.ui.importer import load_demo
-
-            load_demo()
-    st.stop()
-
-
-def require_reviewer() -> Reviewer:
-    """Who sits at the screen. Without a name the page asks for it, and stops there."""
-    found = current_reviewer()
-    if found is not None:
-        return found
-    st.info("Say who you are in the sidebar first: every decision carries a name.", icon=":material/person:")
-    st.stop()
