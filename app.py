@@ -10,11 +10,11 @@ from allreview.ui.errors import guarded, show_user_error
 
 ROOT = Path(__file__).parent
 PAGES = (
-    ("data", "Data", ":material/folder_open:"),
-    ("browse", "Browse", ":material/grid_view:"),
-    ("train", "Train", ":material/model_training:"),
-    ("review", "Review", ":material/rate_review:"),
-    ("compare", "Compare", ":material/compare_arrows:"),
+    ("pages/data.py", "Data", ":material/folder_open:"),
+    ("pages/browse.py", "Browse", ":material/grid_view:"),
+    ("pages/train.py", "Train", ":material/model_training:"),
+    ("pages/review.py", "Review", ":material/rate_review:"),
+    ("pages/compare.py", "Compare", ":material/compare_arrows:"),
 )
 
 
@@ -24,9 +24,7 @@ def main() -> None:
     icon = (pictures / "icon.svg").read_text()
     st.set_page_config(page_title="allreview", page_icon=icon, layout="wide")
     st.logo(str(pictures / "logo.svg"), icon_image=str(pictures / "icon.svg"), size="large")
-    page = st.navigation(
-        [st.Page(f"pages/{name}.py", title=title, icon=icon) for name, title, icon in PAGES if _exists(name)]
-    )
+    page = st.navigation([st.Page(path, title=title, icon=icon) for path, title, icon in PAGES])
     try:
         context.engine()
     except UserError as error:
@@ -36,10 +34,6 @@ def main() -> None:
         layout.sidebar()
         layout.synthetic_banner()
         page.run()
-
-
-def _exists(name: str) -> bool:
-    return (ROOT / "pages" / f"{name}.py").is_file()
 
 
 if __name__ == "__main__":
