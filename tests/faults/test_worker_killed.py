@@ -17,13 +17,13 @@ from allreview.training.runs import get_run
 from db.tables import Prediction
 from tests import workers
 
-EPOCHS = 60
+EPOCHS = 40
 
 
 def submit(engine: sa.Engine, settings: Settings, cells: Path) -> int:
     """A run of many short epochs on real cells, with a real worker."""
     dataset = import_cells(engine, settings, cells, dataset="C-NMC").dataset_id
-    recipe = make_recipe({"epochs": EPOCHS, "image_size": 96, "batch_size": 8})
+    recipe = make_recipe({"epochs": EPOCHS, "image_size": 64, "batch_size": 8})
     return jobs.submit(engine, settings, dataset_id=dataset, recipe=recipe)
 
 
