@@ -25,7 +25,8 @@ def main() -> None:
         st.subheader("Add cells", anchor=False)
     else:
         st.write("No cells yet. Import your own, or look around with synthetic ones.")
-    _import_forms()
+        _demo_offer(primary=True)
+    _import_forms(with_demo=bool(summaries))
 
 
 def _show_datasets(summaries: list[DatasetSummary]) -> None:
@@ -58,17 +59,23 @@ def _show_tied(tied: dict[str, list[list[str]]]) -> None:
                 importer.show_tied_subjects(groups)
 
 
-def _import_forms() -> None:
-    on_server, from_computer, demo = st.tabs(["From the server", "From your computer", "Demo set"])
+def _demo_offer(*, primary: bool) -> None:
+    if importer.demo_button(primary=primary):
+        with guarded():
+            importer.load_demo()
+
+
+def _import_forms(*, with_demo: bool) -> None:
+    titles = ["From the server", "From your computer", *(["Demo set"] if with_demo else [])]
+    on_server, from_computer, *demo = st.tabs(titles)
     with on_server:
         _server_form()
     with from_computer:
         _upload_form()
-    with demo:
-        st.write("A few hundred drawn cells, to try everything without patient data.")
-        if importer.demo_button(primary=False):
-            with guarded():
-                importer.load_demo()
+    for tab in demo:
+        with tab:
+            st.write("A few hundred drawn cells, to try everything without patient data.")
+            _demo_offer(primary=False)
 
 
 def _server_form() -> None:
