@@ -22,9 +22,7 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
-RUN_STATES = ("queued", "running", "finished", "stopped", "failed")
 PARTS = ("train", "validation", "test")
-ANNOTATION_KINDS = ("decision", "undo", "adjudication")
 
 
 class Base(DeclarativeBase):

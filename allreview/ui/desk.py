@@ -5,6 +5,8 @@ which runs before anything is drawn, so "Saved" is only ever said of what was co
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import streamlit as st
@@ -22,7 +24,7 @@ from allreview.review.sittings import DeskCell, Progress
 from allreview.training import runs
 from allreview.training.runs import RunRow
 from allreview.ui import context, run_view, saliency_view
-from allreview.ui.errors import guarded
+from allreview.ui.errors import guarded, log_error
 from allreview.ui.words import PART_TITLES, class_badge, inert
 from allreview.wording import percent, plural
 from db.tables import Dataset, ReviewSession
@@ -253,6 +255,17 @@ def _note_drawn(cell_id: int) -> None:
         st.session_state[_DRAWN] = (cell_id, time.monotonic())
 
 
+@contextmanager
+def _reported() -> Iterator[None]:
+    """A callback runs before the page does and outside its guard: what goes wrong is said in the status line."""
+    try:
+        yield
+    except UserError as error:
+        st.session_state[_LAST] = f"not saved: {inert(str(error))}"
+    except Exception:
+        st.session_state[_LAST] = f"not saved: something went wrong ({log_error()})"
+
+
 def _decide(
     cell: DeskCell, label: str, sitting_id: int, run_id: int | None, reviewer_id: int, seen: int | None
 ) -> None:
@@ -262,37 +275,42 @@ def _decide(
         st.session_state[_LAST] = "not saved: the key came before the cell could be seen"
         return
     st.session_state.pop(_CONFLICT, None)
-    try:
-        annotations.decide(
-            context.engine(),
-            cell_id=cell.cell_id,
-            label=label,
-            reviewer_id=reviewer_id,
-            seen=seen,
-            session_id=sitting_id,
-            visible_run_id=None if cell.blind else run_id,
-            comment=st.session_state.get(f"note-{cell.cell_id}"),
-            duration_ms=took,
-        )
-    except StaleView as stale:
-        if stale.newer.reviewer_id == reviewer_id and stale.newer.session_id == sitting_id:
-            st.session_state[_LAST] = "not saved: that cell was answered already"
-            return
-        st.session_state[_CONFLICT] = _Conflict(cell.cell_id, label, stale.newer.id, str(stale))
-        st.session_state[_LAST] = "not saved"
-    except UserError as error:
-        st.session_state[_LAST] = f"not saved: {inert(str(error))}"
-    else:
-        st.session_state[_LAST] = f"saved: {inert(class_title(label))}"
+    with _reported():
+        try:
+            annotations.decide(
+                context.engine(),
+                cell_id=cell.cell_id,
+                label=label,
+                reviewer_id=reviewer_id,
+                seen=seen,
+                session_id=sitting_id,
+                visible_run_id=None if cell.blind else run_id,
+                comment=st.session_state.get(f"note-{cell.cell_id}"),
+                duration_ms=took,
+            )
+        except StaleView as stale:
+            _refused(stale, cell, label, sitting_id, reviewer_id)
+        else:
+            st.session_state[_LAST] = f"saved: {inert(class_title(label))}"
+
+
+def _refused(stale: StaleView, cell: DeskCell, label: str, sitting_id: int, reviewer_id: int) -> None:
+    if stale.newer.reviewer_id == reviewer_id and stale.newer.session_id == sitting_id:
+        st.session_state[_LAST] = "not saved: that cell was answered already"
+        return
+    st.session_state[_CONFLICT] = _Conflict(cell.cell_id, label, stale.newer.id, str(stale))
+    st.session_state[_LAST] = "not saved"
 
 
 def _skip(sitting_id: int, cell_id: int) -> None:
     st.session_state.pop(_CONFLICT, None)
-    sittings.skip(context.engine(), sitting_id, cell_id)
-    st.session_state[_LAST] = "skipped"
+    with _reported():
+        sittings.skip(context.engine(), sitting_id, cell_id)
+        st.session_state[_LAST] = "skipped"
 
 
 def _undo(sitting_id: int, reviewer_id: int) -> None:
-    undone = sittings.undo_last(context.engine(), sitting_id, reviewer_id)
     st.session_state.pop(_CONFLICT, None)
-    st.session_state[_LAST] = "undone" if undone else "nothing to undo"
+    with _reported():
+        undone = sittings.undo_last(context.engine(), sitting_id, reviewer_id)
+        st.session_state[_LAST] = "undone" if undone else "nothing to undo"

@@ -26,9 +26,7 @@ def guarded() -> Iterator[None]:
     except UserError as error:
         show_user_error(error)
     except Exception:
-        number = uuid.uuid4().hex[:8]
-        _log(number)
-        st.error(f"Something went wrong ({number}). Nothing you saved is lost.", icon=":material/error:")
+        st.error(f"Something went wrong ({log_error()}). Nothing you saved is lost.", icon=":material/error:")
 
 
 def show_user_error(error: UserError) -> None:
@@ -36,8 +34,15 @@ def show_user_error(error: UserError) -> None:
     st.error(inert(str(error)), icon=":material/error:")
 
 
+def log_error() -> str:
+    """Write the traceback being handled to logs/app.log and give the number it stands under."""
+    number = uuid.uuid4().hex[:8]
+    _log(number)
+    return number
+
+
 def _log(number: str) -> None:
-    """Write the traceback being handled to logs/app.log under `number`; to stderr where that fails."""
+    """Write the traceback being handled under `number`; to stderr where the log cannot be written."""
     folder = current_settings().logs
     logger = logging.getLogger("allreview.app")
     try:

@@ -85,6 +85,21 @@ def test_a_conflict_shows_both_answers_and_overwrites_nothing(trained) -> None:
     assert not app.warning
 
 
+def test_a_decision_the_store_cannot_take_is_never_called_saved(
+    sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = small_store(sqlite_engine)
+    finished_run(sqlite_engine, store, {store.cells["1"][0]: ("hem", 0.9)})
+    app = press(review_page(reviewer="Ann"), "Start reading")
+    with sqlite_engine.begin() as connection:
+        connection.execute(sa.text("alter table annotations rename to gone"))
+        connection.execute(sa.text("create view annotations as select * from gone"))
+    press(app, "ALL")
+    status = " ".join(str(element.proto.text) for element in app.get("progress"))
+    assert "not saved: something went wrong" in status
+    assert log(sqlite_engine) == []
+
+
 @pytest.mark.real
 def test_a_decision_that_comes_too_soon_is_not_saved(trained, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("allreview.ui.desk._QUICKEST_MS", 60_000)
