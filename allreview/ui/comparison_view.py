@@ -37,7 +37,7 @@ def choose_pair(finished: list[RunRow]) -> tuple[RunRow, RunRow]:
             "Against",
             others,
             index=others.index(later.parent_id) if later.parent_id in others else 0,
-            format_func=lambda run_id: run_view.run_title(by_id[run_id]),
+            format_func=lambda run_id: run_view.title(by_id[run_id]),
             key=f"{_BETWEEN}-{later.id}",
         )
     return by_id[earlier], later

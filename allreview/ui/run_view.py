@@ -12,18 +12,17 @@ from allreview.training.runs import RunRow
 from allreview.ui import context
 from allreview.ui.errors import guarded
 from allreview.ui.recipe_form import MODES
-from allreview.ui.words import STATE_TITLES, backbone_title
+from allreview.ui.words import STATE_TITLES, backbone_title, run_title
 from allreview.wording import plural
 
 _COLOURS = {"queued": "gray", "running": "blue", "finished": "green", "stopped": "orange", "failed": "red"}
 _CHART = {"displayModeBar": False}
 
 
-def run_title(run: RunRow) -> str:
+def title(run: RunRow) -> str:
     """One line that tells runs apart."""
-    backbone = backbone_title(run.recipe.backbone)
     parent = f", retrain of run {run.parent_id}" if run.parent_id else ""
-    return f"Run {run.id}: {backbone}{parent}"
+    return run_title(run.id, run.recipe.backbone) + parent
 
 
 def choose_run(found: list[RunRow], label: str) -> RunRow:
@@ -33,7 +32,7 @@ def choose_run(found: list[RunRow], label: str) -> RunRow:
     chosen = st.selectbox(
         label,
         list(by_id),
-        format_func=lambda run_id: run_title(by_id[run_id]),
+        format_func=lambda run_id: title(by_id[run_id]),
         key=context.RUN_KEY,
     )
     context.end_choice(context.RUN_KEY, str(chosen))
