@@ -1,27 +1,38 @@
 """Everything that decides a training, as one frozen, validated object.
 
-The defaults are the paper's: 224 × 224 × 3, horizontal flips, batch normalisation, dense 256 ReLU with
-regularisers, dropout, softmax, Adamax 0.001, categorical cross-entropy, 15 to 25 epochs.
+The defaults are the paper's head and optimiser on a split by leak group. `allreview.recipes` has the named ones.
 """
 
+import difflib
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from allreview.errors import UserError
 
 BackboneName = Literal["mobilenet_v2", "resnet50", "efficientnet_b3", "vgg16", "alexnet"]
+BACKBONE_NAMES: tuple[BackboneName, ...] = get_args(BackboneName)
 Fraction = Annotated[float, Field(gt=0, lt=0.8)]
+Strength = Annotated[float, Field(ge=0, le=0.9)]
 
 
 class Recipe(BaseModel):
     """How to train one model. Two runs of one recipe on one snapshot on one machine give the same numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    # The network
     backbone: BackboneName = Field(default="mobilenet_v2", description="The network that sees the cell.")
+    partner: BackboneName | None = Field(
+        default=None, description="A second backbone, for an ensemble of two; empty for none."
+    )
+    combine: Literal["concatenate", "average"] = Field(
+        default="concatenate",
+        description="With a partner: one head on both backbones' features, or the mean of two models' "
+        "probabilities.",
+    )
     weights: Literal["imagenet", "none"] = Field(
         default="imagenet", description="Where the backbone starts: pretrained on ImageNet, or from scratch."
     )
@@ -29,17 +40,6 @@ class Recipe(BaseModel):
         default="features",
         description="Train the head on the frozen backbone's features, or everything end to end.",
     )
-    epochs: int = Field(default=20, ge=1, le=500, description="Passes over the training cells.")
-    batch_size: int = Field(default=32, ge=1, le=1024, description="Cells per step.")
-    optimizer: Literal["adamax", "adam", "adamw", "sgd"] = Field(
-        default="adamax", description="How weights are updated."
-    )
-    learning_rate: float = Field(default=0.001, gt=0, le=1, description="Step size of the optimiser.")
-    dense_units: int = Field(default=256, ge=1, le=4096, description="Width of the head's hidden layer.")
-    dropout: float = Field(default=0.45, ge=0, lt=1, description="Share of hidden units dropped in training.")
-    kernel_l2: float = Field(default=0.016, ge=0, description="L2 penalty on the hidden layer's weights.")
-    activity_l1: float = Field(default=0.006, ge=0, description="L1 penalty on the hidden layer's output.")
-    bias_l1: float = Field(default=0.006, ge=0, description="L1 penalty on the hidden layer's bias.")
     image_size: int = Field(
         default=224, ge=32, le=1024, description="Side of the network's input, in pixels."
     )
@@ -49,28 +49,175 @@ class Recipe(BaseModel):
         le=4096,
         description="Centre square kept before resizing, in source pixels; empty keeps all.",
     )
-    flip: bool = Field(default=True, description="Mirror training cells left to right at random.")
-    class_weights: bool = Field(default=True, description="Weigh rare classes up.")
-    best_by: Literal["val_loss", "val_accuracy"] = Field(
-        default="val_loss", description="Which validation figure decides the epoch that is kept."
+    # The head
+    dense_units: int = Field(default=256, ge=1, le=4096, description="Width of the head's hidden layer.")
+    dropout: float = Field(default=0.45, ge=0, lt=1, description="Share of hidden units dropped in training.")
+    kernel_l2: float = Field(default=0.016, ge=0, description="L2 penalty on the hidden layer's weights.")
+    activity_l1: float = Field(default=0.006, ge=0, description="L1 penalty on the hidden layer's output.")
+    bias_l1: float = Field(default=0.006, ge=0, description="L1 penalty on the hidden layer's bias.")
+    # The fit
+    epochs: int = Field(default=20, ge=1, le=500, description="Passes over the training cells.")
+    batch_size: int = Field(default=32, ge=1, le=1024, description="Cells per step.")
+    optimizer: Literal["adamax", "adam", "adamw", "sgd"] = Field(
+        default="adamax", description="How weights are updated."
     )
+    learning_rate: float = Field(default=0.001, gt=0, le=1, description="Step size of the optimiser.")
+    schedule: Literal["constant", "cosine", "exponential"] = Field(
+        default="constant",
+        description="How the learning rate falls over the epochs: not at all, along a cosine to 0, or evenly "
+        "on a log scale to a hundredth.",
+    )
+    warmup_epochs: int = Field(
+        default=0, ge=0, le=100, description="Epochs in which the learning rate rises from 0 to its value."
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, le=0.5, description="Share of certainty taken from every label in the loss."
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        le=500,
+        description="Stop early after so many epochs without a better one; empty runs all epochs.",
+    )
+    best_by: Literal["val_cross_entropy", "val_loss", "val_accuracy"] = Field(
+        default="val_cross_entropy",
+        description="Which validation figure decides the epoch that is kept; val_loss is the cross-entropy with "
+        "the head's penalties.",
+    )
+    precision: Literal["float32", "mixed"] = Field(
+        default="float32",
+        description="Numbers in end-to-end training; mixed uses 16 bits where the machine computes faster with "
+        "them, and float32 elsewhere.",
+    )
+    # The cells: classes and augmentation
+    imbalance: Literal["class_weights", "augment", "none"] = Field(
+        default="class_weights",
+        description="What is done for rare classes: weigh them up in the loss, show their cells more often in "
+        "augmented versions (the paper's way), or nothing.",
+    )
+    flip: bool = Field(default=True, description="Mirror training cells left to right at random.")
+    flip_vertical: bool = Field(default=False, description="Mirror training cells top to bottom at random.")
+    rotation: float = Field(
+        default=0, ge=0, le=180, description="Rotate training cells by up to so many degrees either way."
+    )
+    translation: float = Field(
+        default=0, ge=0, le=0.25, description="Shift training cells by up to this share of the image's side."
+    )
+    stain: Strength = Field(
+        default=0,
+        description="Scale the optical density of each colour by a random factor, exp(±stain); the black frame "
+        "stays black.",
+    )
+    brightness: Strength = Field(
+        default=0,
+        description="Scale the brightness of a cell by a random factor, 1 ± brightness; the black frame stays "
+        "black.",
+    )
+    mixup: float = Field(
+        default=0, ge=0, le=4, description="MixUp: alpha of its Beta distribution; 0 is off."
+    )
+    cutmix: float = Field(
+        default=0, ge=0, le=4, description="CutMix: alpha of its Beta distribution; 0 is off."
+    )
+    views: int = Field(
+        default=4,
+        ge=1,
+        le=32,
+        description="In features mode, how many augmented versions of each training cell are computed.",
+    )
+    # The split
+    split: Literal["leak_group", "dataset_folds", "image"] = Field(
+        default="leak_group",
+        description="How test cells are chosen: whole leak groups, the dataset's own folds, or single images "
+        "at random as in the paper, so that training and test share patients.",
+    )
+    folds: int | None = Field(
+        default=None, ge=2, le=50, description="Cross-validate in so many folds; empty makes one split."
+    )
+    fold: int = Field(default=0, ge=0, lt=50, description="Which of the folds is the test part, from 0.")
     validation_fraction: Fraction = Field(default=0.15, description="Share of cells for choosing the epoch.")
-    test_fraction: Fraction = Field(default=0.2, description="Share of cells never used in training.")
+    test_fraction: Fraction = Field(
+        default=0.2, description="Share of cells never used in training; folds decide it otherwise."
+    )
     seed: int = Field(
         default=0, ge=0, le=2**31 - 1, description="Decides the split, the start and the order."
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        if self.validation_fraction + self.test_fraction > 0.8:
-            raise ValueError("validation_fraction and test_fraction leave less than 20 % for training")
-        if self.backbone == "alexnet" and self.weights == "imagenet":
-            raise ValueError("alexnet has no pretrained weights: set weights=none to train it from scratch")
-        if self.weights == "none" and self.mode == "features":
-            raise ValueError(
-                "a frozen backbone from scratch sees nothing: set mode=finetune with weights=none"
-            )
+        for wrong, sentence in self._contradictions():
+            if wrong:
+                raise ValueError(sentence)
         return self
+
+    def _contradictions(self) -> list[tuple[bool, str]]:
+        from_scratch = self.weights == "none"
+        return [
+            (
+                self.validation_fraction + self.test_fraction > 0.8,
+                "validation_fraction and test_fraction leave less than 20 % for training",
+            ),
+            (
+                "alexnet" in self.backbones and not from_scratch,
+                "alexnet has no pretrained weights: set weights=none to train it from scratch",
+            ),
+            (
+                from_scratch and self.mode == "features",
+                "a frozen backbone from scratch sees nothing: set mode=finetune with weights=none",
+            ),
+            (
+                self.partner == self.backbone,
+                f"an ensemble needs two different backbones: set partner to one of "
+                f"{', '.join(name for name in BACKBONE_NAMES if name != self.backbone)}",
+            ),
+            (
+                bool(self.cutmix) and self.mode == "features",
+                "cutmix cuts images, which features mode sees only once: set mode=finetune, or use mixup",
+            ),
+            (
+                bool(self.mixup and self.cutmix),
+                "mixup and cutmix both mix a batch: set one of them to 0",
+            ),
+            (
+                self.warmup_epochs >= self.epochs and self.warmup_epochs > 0,
+                "warmup_epochs leaves no epoch to train at the full learning rate: set it below epochs",
+            ),
+            (
+                self.precision == "mixed" and self.mode == "features",
+                "features are computed in float32: set mode=finetune with precision=mixed",
+            ),
+            (
+                self.folds is not None and self.fold >= self.folds,
+                f"there is no fold {self.fold} of {self.folds}: folds count from 0",
+            ),
+            (
+                self.folds is not None and self.split == "dataset_folds",
+                "the dataset's own folds decide how many there are: leave folds empty with split=dataset_folds",
+            ),
+        ]
+
+    @property
+    def backbones(self) -> tuple[BackboneName, ...]:
+        """The backbone, and its partner in an ensemble."""
+        return (self.backbone,) if self.partner is None else (self.backbone, self.partner)
+
+    @property
+    def members(self) -> tuple["Recipe", ...]:
+        """The recipes whose runs an averaged ensemble is made of; empty for all others."""
+        if self.partner is None or self.combine != "average":
+            return ()
+        alone = {"partner": None, "combine": "concatenate"}
+        return tuple(self.model_copy(update={**alone, "backbone": name}) for name in self.backbones)
+
+    @property
+    def augments_pixels(self) -> bool:
+        """Whether training cells are changed by more than mirroring left to right."""
+        return self.flip_vertical or any((self.rotation, self.translation, self.stain, self.brightness))
+
+    @property
+    def shares_patients(self) -> bool:
+        """Whether patients may be in training and in test at once, which flatters every figure."""
+        return self.split == "image"
 
     @property
     def hash(self) -> str:
@@ -80,16 +227,18 @@ class Recipe(BaseModel):
 
 
 def make_recipe(values: dict[str, Any]) -> Recipe:
-    """A recipe from plain values (strings are converted).
+    """A recipe from plain values (strings are converted). Recipes stored by older versions are understood.
 
     Raises:
         UserError: an unknown setting, a value out of range, or settings that contradict each other.
     """
+    values = _as_now(values)
     unknown = sorted(set(values) - set(Recipe.model_fields))
     if unknown:
-        raise UserError(
-            f"Unknown recipe setting {unknown[0]!r}. The settings are: {', '.join(sorted(Recipe.model_fields))}."
-        )
+        known = sorted(Recipe.model_fields)
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"Unknown recipe setting {unknown[0]!r}.{hint} The settings are: {', '.join(known)}.")
     try:
         return Recipe(**values)
     except ValidationError as error:
@@ -97,3 +246,12 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         message = first["msg"].removeprefix("Value error, ")
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"Recipe setting {where}: {message}." if where else f"Recipe: {message}.") from None
+
+
+def _as_now(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version wrote, in today's words."""
+    if "class_weights" not in values or "imbalance" in values:
+        return values
+    rest = {key: value for key, value in values.items() if key != "class_weights"}
+    weighed = str(values["class_weights"]).lower() not in ("false", "0", "no", "off")
+    return {**rest, "imbalance": "class_weights" if weighed else "none"}

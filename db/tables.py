@@ -32,6 +32,7 @@ class Base(DeclarativeBase):
         dict[str, Any]: Json,
         dict[str, float]: Json,
         list[str]: Json,
+        list[int]: Json,
     }
 
 
@@ -145,6 +146,10 @@ class SnapshotCell(Base):
 class Run(Base):
     """One training by one recipe on one snapshot; `parent_id` is set when it is a retrain.
 
+    `series` ties runs that were started together to be read together: the folds of a cross-validation, the
+    two ways to split. `members` are the runs whose probabilities an averaged ensemble averages. `temperature`
+    is what the model's logits were divided by. `machine` says what the run was computed on.
+
     Progress columns: `stage` is what it does now, `done` of `total` in that stage, `rate` in images a
     second, `seconds_left` the estimate for the stage. `metrics` holds what evaluation found, by part.
     """
@@ -158,6 +163,8 @@ class Run(Base):
     recipe_id: Mapped[int] = mapped_column(ForeignKey("recipes.id"))
     snapshot_id: Mapped[int] = mapped_column(ForeignKey("snapshots.id"), index=True)
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"))
+    series: Mapped[str | None] = mapped_column(sa.String(36), index=True)
+    members: Mapped[list[int]] = mapped_column(default=list)
     classes: Mapped[list[str]]
     state: Mapped[str] = mapped_column(sa.String(10), default="queued", index=True)
     stop_requested: Mapped[bool] = mapped_column(default=False)
@@ -170,6 +177,8 @@ class Run(Base):
     best_epoch: Mapped[int | None]
     weights_hash: Mapped[str | None] = mapped_column(sa.String(64))
     model_hash: Mapped[str | None] = mapped_column(sa.String(64))
+    temperature: Mapped[float | None]
+    machine: Mapped[dict[str, Any]] = mapped_column(default=dict)
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
@@ -178,7 +187,11 @@ class Run(Base):
 
 
 class EpochMetric(Base):
-    """What one epoch of one run measured, on training and validation cells. Epochs count from 1."""
+    """What one epoch of one run measured, on training and validation cells. Epochs count from 1.
+
+    Losses contain the head's penalties, `val_cross_entropy` does not. `learning_rate` is that of the epoch's
+    last step.
+    """
 
     __tablename__ = "epoch_metrics"
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
@@ -187,6 +200,8 @@ class EpochMetric(Base):
     accuracy: Mapped[float]
     val_loss: Mapped[float]
     val_accuracy: Mapped[float]
+    val_cross_entropy: Mapped[float | None]
+    learning_rate: Mapped[float | None]
     seconds: Mapped[float]
 
 

@@ -238,8 +238,7 @@ def _tell_start(engine: "sa.Engine", run_id: int, json: bool) -> int:
 
 
 def _epochs(run: "RunRow") -> list[dict[str, Any]]:
-    names = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
-    return [{name: getattr(row, name) for name in names} for row in run.epochs]
+    return run.history
 
 
 def _run_line(run: "RunRow") -> tuple[object, ...]:

@@ -87,7 +87,10 @@ def compile_model(model: keras.Model, recipe: Recipe) -> keras.Model:
     model.compile(
         optimizer=OPTIMIZERS[recipe.optimizer](learning_rate=recipe.learning_rate),
         loss=keras.losses.CategoricalCrossentropy(),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        metrics=[
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+            keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
+        ],
     )
     return model
 

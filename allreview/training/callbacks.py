@@ -26,7 +26,10 @@ BACKUP_FOLDER = "backup"
 BACKUP_FILE = "latest.weights.h5"
 SECONDS_BETWEEN_REPORTS = 0.25
 
-BestBy = Literal["val_loss", "val_accuracy"]
+MEASURED = ("loss", "accuracy", "val_loss", "val_accuracy", "val_cross_entropy")
+"""What Keras logs of an epoch, by the names of `compile_model`'s metrics."""
+
+BestBy = Literal["val_cross_entropy", "val_loss", "val_accuracy"]
 
 
 class StopRequested(Exception):  # noqa: N818 - it is no error
@@ -35,7 +38,10 @@ class StopRequested(Exception):  # noqa: N818 - it is no error
 
 @dataclass(frozen=True)
 class EpochRow:
-    """What one epoch measured. Epochs count from 1; losses include the penalties of the head.
+    """What one epoch measured. Epochs count from 1.
+
+    Losses include the penalties of the head, `val_cross_entropy` does not. `learning_rate` is that of the last
+    step.
 
     `loss` and `accuracy` are running means over the epoch's batches, with dropout; the `val_` figures are
     of the model at the epoch's end. `seconds` includes validation.
@@ -46,6 +52,8 @@ class EpochRow:
     accuracy: float
     val_loss: float
     val_accuracy: float
+    val_cross_entropy: float
+    learning_rate: float
     seconds: float
 
 
@@ -135,12 +143,15 @@ class EpochKeeper(keras.callbacks.Callback):
         self.began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        figures = {
-            name: float((logs or {})[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")
-        }
+        figures = {name: float((logs or {})[name]) for name in MEASURED}
         for value in figures.values():
             require_finite(self.recipe, epoch + 1, value)
-        row = EpochRow(epoch=epoch + 1, seconds=time.perf_counter() - self.began, **figures)
+        row = EpochRow(
+            epoch=epoch + 1,
+            learning_rate=float(self.trainer.optimizer.learning_rate),
+            seconds=time.perf_counter() - self.began,
+            **figures,
+        )
         if self.best is None or is_better(row, self.best, self.recipe.best_by):
             write_weights(self.network, self.folder / BEST_FILE, asdict(row))
             self.best = row
@@ -160,9 +171,9 @@ def seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
 
 def is_better(row: EpochRow, than: EpochRow, best_by: BestBy) -> bool:
     """Whether an epoch beats an earlier one. A tie keeps the earlier."""
-    if best_by == "val_loss":
-        return row.val_loss < than.val_loss
-    return row.val_accuracy > than.val_accuracy
+    if best_by == "val_accuracy":
+        return row.val_accuracy > than.val_accuracy
+    return getattr(row, best_by) < getattr(than, best_by)
 
 
 def best_epoch(rows: Sequence[EpochRow], best_by: BestBy) -> int | None:

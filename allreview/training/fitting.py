@@ -310,7 +310,7 @@ def _one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
 
 def _cell_weights(recipe: Recipe, labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Each cell's weight in the loss, float32 [n]: n / (classes present * cells of its class), or 1."""
-    if not recipe.class_weights:
+    if recipe.imbalance != "class_weights":
         return np.ones(len(labels), dtype=np.float32)
     counts = np.bincount(labels, minlength=n_classes)
     present = np.count_nonzero(counts)

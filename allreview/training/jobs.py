@@ -17,7 +17,7 @@ import sqlalchemy as sa
 import db
 from allreview.errors import UserError
 from allreview.models.pretrained import availability
-from allreview.recipe import Recipe
+from allreview.recipe import Recipe, make_recipe
 from allreview.settings import Settings
 from allreview.training import snapshots
 from allreview.training.slots import somebody_works
@@ -109,7 +109,7 @@ def retrain(engine: sa.Engine, settings: Settings, parent_id: int) -> int:
     if found is None:
         raise UserError(f"There is no run {parent_id}.")
     dataset_id, body = found
-    return submit(engine, settings, dataset_id=dataset_id, recipe=Recipe(**body), parent_id=parent_id)
+    return submit(engine, settings, dataset_id=dataset_id, recipe=make_recipe(body), parent_id=parent_id)
 
 
 def stop(engine: sa.Engine, run_id: int) -> str:

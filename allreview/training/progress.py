@@ -58,6 +58,8 @@ class RunProgress:
                     accuracy=row.accuracy,
                     val_loss=row.val_loss,
                     val_accuracy=row.val_accuracy,
+                    val_cross_entropy=row.val_cross_entropy,
+                    learning_rate=row.learning_rate,
                     seconds=row.seconds,
                 )
             )

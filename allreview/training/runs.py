@@ -8,11 +8,21 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from allreview.errors import UserError
-from allreview.recipe import Recipe
+from allreview.recipe import Recipe, make_recipe
 from db.tables import Dataset, EpochMetric, Run, Snapshot
 from db.tables import Recipe as RecipeRow
 from db.types import now
 
+HISTORY = (
+    "epoch",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "val_cross_entropy",
+    "learning_rate",
+    "seconds",
+)
 UNFINISHED = ("queued", "running")
 
 STAGES = {
@@ -35,6 +45,8 @@ class RunRow:
     snapshot_id: int
     snapshot_hash: str
     parent_id: int | None
+    series: str | None
+    members: list[int]
     classes: list[str]
     state: str
     stop_requested: bool
@@ -46,6 +58,8 @@ class RunRow:
     seconds_left: float | None
     best_epoch: int | None
     weights_hash: str | None
+    temperature: float | None
+    machine: dict[str, Any]
     metrics: dict[str, Any]
     created_at: datetime
     started_at: datetime | None
@@ -58,9 +72,8 @@ class RunRow:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """The epochs as plain values, in order: epoch, loss, accuracy, val_loss, val_accuracy, seconds."""
-        names = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
-        return [{name: getattr(row, name) for name in names} for row in self.epochs]
+        """The epochs as plain values, in order, by the names in `HISTORY`."""
+        return [{name: getattr(row, name) for name in HISTORY} for row in self.epochs]
 
     @property
     def seconds(self) -> float | None:
@@ -114,10 +127,12 @@ def _row(
         id=run.id,
         dataset_id=run.dataset_id,
         dataset=dataset,
-        recipe=Recipe(**recipe),
+        recipe=make_recipe(recipe),
         snapshot_id=run.snapshot_id,
         snapshot_hash=snapshot,
         parent_id=run.parent_id,
+        series=run.series,
+        members=run.members,
         classes=run.classes,
         state=run.state,
         stop_requested=run.stop_requested,
@@ -129,6 +144,8 @@ def _row(
         seconds_left=run.seconds_left,
         best_epoch=run.best_epoch,
         weights_hash=run.weights_hash,
+        temperature=run.temperature,
+        machine=run.machine,
         metrics=run.metrics,
         created_at=run.created_at,
         started_at=run.started_at,

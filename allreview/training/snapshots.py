@@ -23,7 +23,8 @@ _MINIMUM_NEW_GROUPS = 3  # fewer than this cannot be split three ways
 
 @dataclass(frozen=True)
 class SnapshotLine:
-    """One cell of a snapshot as training reads it."""
+    """One cell of a snapshot as training reads it. Cells of one `group` are of one leak group; a cell without a
+    subject is a group of its own."""
 
     cell_id: int
     sha256: str
@@ -31,6 +32,8 @@ class SnapshotLine:
     label: str
     part: str
     source_label: str
+    subject: str | None
+    group: str
 
 
 @dataclass(frozen=True)
@@ -100,14 +103,24 @@ def lines(session: Session, snapshot_id: int) -> list[SnapshotLine]:
     )
     query = (
         sa.select(
-            Cell.id, Cell.sha256, first_file.c.path, SnapshotCell.label, SnapshotCell.part, Cell.source_label
+            Cell.id,
+            Cell.sha256,
+            first_file.c.path,
+            SnapshotCell.label,
+            SnapshotCell.part,
+            Cell.source_label,
+            Subject.name,
+            Subject.leak_group_id,
         )
         .join(SnapshotCell, SnapshotCell.cell_id == Cell.id)
         .join(first_file, first_file.c.cell_id == Cell.id)
+        .outerjoin(Subject, Subject.id == Cell.subject_id)
         .where(SnapshotCell.snapshot_id == snapshot_id)
         .order_by(Cell.sha256)
     )
-    return [SnapshotLine(*row) for row in session.execute(query)]
+    return [
+        SnapshotLine(*row[:-1], group=_group(row.leak_group_id, row.sha256)) for row in session.execute(query)
+    ]
 
 
 def split_of(
@@ -163,9 +176,13 @@ def _candidates(session: Session, dataset_id: int) -> list[_Candidate]:
         .order_by(Cell.id)
     )
     return [
-        _Candidate(cell_id, sha, source, label, f"group {group}" if group is not None else f"cell {sha}")
+        _Candidate(cell_id, sha, source, label, _group(group, sha))
         for cell_id, sha, source, label, group in session.execute(query)
     ]
+
+
+def _group(leak_group_id: int | None, sha256: str) -> str:
+    return f"group {leak_group_id}" if leak_group_id is not None else f"cell {sha256}"
 
 
 def _check(cells: list[_Candidate], parts: dict[int, str]) -> None:

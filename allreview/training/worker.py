@@ -148,23 +148,23 @@ def fit_step(run_id: int) -> None:
 
 @DBOS.step()
 def evaluate_step(run_id: int) -> None:
-    from allreview.training import pipeline
+    from allreview.training import evaluating
 
-    pipeline.evaluate_run(_engine(), current_settings(), run_id)
+    evaluating.evaluate_run(_engine(), current_settings(), run_id)
 
 
 @DBOS.step()
 def explain_step(run_id: int) -> None:
-    from allreview.training import pipeline
+    from allreview.training import explaining
 
-    pipeline.explain_run(_engine(), current_settings(), run_id)
+    explaining.explain_run(_engine(), current_settings(), run_id)
 
 
 @DBOS.step()
 def heatmaps_step(run_id: int, method: str, cell_ids: list[int]) -> None:
-    from allreview.training import pipeline
+    from allreview.training import explaining
 
-    pipeline.explain_cells(_engine(), current_settings(), run_id, method, cell_ids)
+    explaining.explain_cells(_engine(), current_settings(), run_id, method, cell_ids)
 
 
 @DBOS.step()

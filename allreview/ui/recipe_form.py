@@ -17,7 +17,16 @@ from allreview.wording import plural
 _REFUSED = "start-refused"
 MODES = {"features": "Head only", "finetune": "Everything"}
 OPTIMIZERS = {"adamax": "Adamax", "adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
-BEST_BY = {"val_loss": "lowest validation loss", "val_accuracy": "highest validation accuracy"}
+BEST_BY = {
+    "val_cross_entropy": "lowest validation cross-entropy",
+    "val_loss": "lowest validation loss",
+    "val_accuracy": "highest validation accuracy",
+}
+IMBALANCE = {
+    "class_weights": "weigh them up",
+    "augment": "show them more often, augmented",
+    "none": "nothing",
+}
 
 
 def recipe_form() -> Recipe | None:
@@ -85,7 +94,9 @@ def _more(defaults: Recipe) -> dict[str, object]:
         if whole_image
         else right.number_input("Centre square (pixels)", 32, 4096, 300, key="crop"),
         "flip": left.checkbox("Mirror cells at random", defaults.flip, key="flip"),
-        "class_weights": left.checkbox("Weigh rare classes up", defaults.class_weights, key="class_weights"),
+        "imbalance": left.selectbox(
+            "Rare classes", list(IMBALANCE), format_func=IMBALANCE.__getitem__, key="imbalance"
+        ),
         "best_by": right.selectbox(
             "Keep the epoch with", list(BEST_BY), format_func=BEST_BY.__getitem__, key="best_by"
         ),

@@ -152,7 +152,7 @@ def test_stop_in_validation_and_before_the_first_epoch(tmp_path):
 
 
 def row(epoch: int, val_loss: float, val_accuracy: float = 0.5) -> EpochRow:
-    return EpochRow(epoch, 1.0, 0.5, val_loss, val_accuracy, 0.1)
+    return EpochRow(epoch, 1.0, 0.5, val_loss, val_accuracy, val_loss, 0.001, 0.1)
 
 
 def test_the_earliest_of_equals_is_best():
@@ -201,7 +201,7 @@ def test_rare_classes_weigh_more_when_the_recipe_says_so():
     weights = FeatureBatches(RECIPE, view, labels, 3).weights
     assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
     assert weights.sum() == pytest.approx(40)
-    plain = make_recipe({**RECIPE.model_dump(), "class_weights": False})
+    plain = make_recipe({**RECIPE.model_dump(), "imbalance": "none"})
     assert (FeatureBatches(plain, view, labels, 3).weights == 1).all()
 
 
