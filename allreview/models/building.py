@@ -1,19 +1,23 @@
-"""The paper's head on a backbone, as one flat functional graph.
+"""The paper's head on one backbone or two, as one flat functional graph.
 
-Flat, because tf-keras-vis cannot see into nested models. With a frozen backbone the graph can also be had
-in two parts, the backbone up to the pooled vector and the head on a vector: what the parts give, the joined
+Flat, because tf-keras-vis cannot see into nested models. With frozen backbones the graph can also be had in
+parts, each backbone up to its pooled vector and the head on the joined vector: what the parts give, the joined
 model gives too, to rounding.
+
+With one backbone the graph takes pixels that `preprocess_of` has prepared. With two (`recipe.partner`, combined
+by concatenation) it takes RGB in 0..255 and prepares them for each backbone itself; `preprocess_of` hides that.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from allreview.models.backbones import backbone_named
-from allreview.recipe import Recipe
+from allreview.models.backbones import backbone_named, unchanged
+from allreview.models.grafting import graft, prepared, raw_pixels
+from allreview.recipe import BackboneName, Recipe
 
 HEAD_LAYERS = ("head_normalization", "hidden", "head_dropout", "probabilities")
 OPTIMIZERS = {
@@ -24,32 +28,48 @@ OPTIMIZERS = {
 }
 
 
-def build_model(recipe: Recipe, classes: Sequence[str], weights: Path | None) -> keras.Model:
-    """The whole network: prepared images [n, size, size, 3] to probabilities [n, classes], float32.
+def preprocess_of(recipe: Recipe) -> Callable[[np.ndarray], np.ndarray]:
+    """What turns RGB pixels in 0..255 [..., 3] into what the recipe's whole model takes, float32."""
+    return backbone_named(recipe.backbone).preprocess if recipe.partner is None else unchanged
 
-    In *features* mode the backbone is frozen. In *finetune* mode it trains, except that batch normalisation
-    which came with pretrained weights keeps the statistics it came with: batches of a small set are too
-    few to estimate them anew.
+
+def preprocessing_of(recipe: Recipe) -> str:
+    """The preprocessing of the recipe's backbones by name, as stored with a model."""
+    return "+".join(backbone_named(name).preprocessing for name in recipe.backbones)
+
+
+def build_model(recipe: Recipe, classes: Sequence[str], weights: Mapping[BackboneName, Path]) -> keras.Model:
+    """The whole network: images [n, size, size, 3] (see `preprocess_of`) to probabilities [n, classes], float32.
+
+    `weights` has the pretrained file of each of `recipe.backbones`, and is empty from scratch. In *features*
+    mode the backbones are frozen. In *finetune* mode they train, except that batch normalisation which came with
+    pretrained weights keeps the statistics it came with: batches of a small set are too few to estimate them
+    anew.
 
     Raises:
-        UserError: the image is too small for the backbone, or `weights` does not hold its weights.
+        UserError: the image is too small for a backbone, or a file does not hold its backbone's weights.
     """
-    body = _body(recipe, weights)
-    if recipe.mode == "features":
-        _freeze(body.layers)
-    elif recipe.weights == "imagenet":
-        _freeze(layer for layer in body.layers if isinstance(layer, keras.layers.BatchNormalization))
-    outputs = _head(recipe, len(classes), _pooling()(body.output))
-    model = keras.Model(body.input, outputs, name=recipe.backbone)
+    _check(recipe, weights)
+    bodies = [_body(name, recipe.image_size, weights.get(name), recipe.seed) for name in recipe.backbones]
+    for body in bodies:
+        if recipe.mode == "features":
+            _freeze(body.layers)
+        elif recipe.weights == "imagenet":
+            _freeze(layer for layer in body.layers if isinstance(layer, keras.layers.BatchNormalization))
+    model = _with_head(recipe, len(classes), [_pooled(body) for body in bodies])
     _draw_weights((model.get_layer(name) for name in HEAD_LAYERS), recipe.seed)
     return model
 
 
-def build_backbone(recipe: Recipe, weights: Path | None) -> keras.Model:
-    """The frozen backbone up to the pooled vector: prepared images [n, size, size, 3] to [n, features]."""
-    body = _body(recipe, weights)
+def build_backbone(name: BackboneName, image_size: int, weights: Path) -> keras.Model:
+    """A frozen backbone up to the pooled vector: images prepared for it [n, size, size, 3] to [n, features].
+
+    Raises:
+        UserError: as `build_model`.
+    """
+    body = _body(name, image_size, weights, 0)
     _freeze(body.layers)
-    return keras.Model(body.input, _pooling()(body.output), name=f"{recipe.backbone}_features")
+    return _pooled(body)
 
 
 def build_head(recipe: Recipe, n_features: int, n_classes: int) -> keras.Model:
@@ -60,33 +80,53 @@ def build_head(recipe: Recipe, n_features: int, n_classes: int) -> keras.Model:
     return head
 
 
-def join(backbone: keras.Model, head: keras.Model, recipe: Recipe) -> keras.Model:
-    """One flat model of a frozen backbone (`build_backbone`) and a trained head (`build_head`).
+def join(backbones: Sequence[keras.Model], head: keras.Model, recipe: Recipe) -> keras.Model:
+    """One flat model of frozen backbones (`build_backbone`) and a trained head (`build_head`).
 
-    The backbone's layers are shared, not copied; the head's weights are copied.
+    `backbones` are those of `recipe.backbones`, in that order, as are the features the head was trained on. The
+    layers of a single backbone are shared, those of two are copied; the head's weights are copied.
     """
     layers: dict[str, Any] = {layer.name: layer for layer in head.layers}
-    n_classes = layers["probabilities"].units
-    model = keras.Model(backbone.input, _head(recipe, n_classes, backbone.output), name=recipe.backbone)
+    model = _with_head(recipe, layers["probabilities"].units, backbones)
     for name in HEAD_LAYERS:
         model.get_layer(name).set_weights(layers[name].get_weights())
     return model
 
 
 def head_of(model: keras.Model) -> keras.Model:
-    """The head of a flat model, on the pooled vector: what `build_head` gives, sharing the model's layers."""
-    pooled: Any = model.get_layer("global_max_pooling").output
-    x = inputs = keras.layers.Input(shape=pooled.shape[1:], name="features")
+    """The head of a flat model, on the joined pooled vectors: what `build_head` gives, sharing its layers."""
+    joined: Any = model.get_layer(HEAD_LAYERS[0]).input
+    x = inputs = keras.layers.Input(shape=joined.shape[1:], name="features")
     for name in HEAD_LAYERS:
         x = model.get_layer(name)(x)
     return keras.Model(inputs, x, name="head")
 
 
+def temper(model: keras.Model, temperature: float) -> keras.Model:
+    """Divide the logits by `temperature` for good, by dividing the last layer's kernel and bias.
+
+    Temperature scaling (Guo et al., On Calibration of Modern Neural Networks, ICML 2017): the most probable
+    class stays, its probability changes. The model itself is changed, and returned. Tempering is not repeated
+    by itself: a model tempered by 2 twice is tempered by 4.
+    """
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"a temperature is above 0 and finite, not {temperature}")
+    output: Any = model.get_layer(HEAD_LAYERS[-1])
+    if not isinstance(output, keras.layers.Dense):
+        raise TypeError("only a model with one softmax layer has a temperature")
+    if temperature != 1:
+        output.set_weights([weight / np.float32(temperature) for weight in output.get_weights()])
+    return model
+
+
 def compile_model(model: keras.Model, recipe: Recipe) -> keras.Model:
-    """Set the recipe's optimiser, categorical cross-entropy on one-hot labels, and accuracy."""
+    """Set the recipe's optimiser, categorical cross-entropy on (smoothed) one-hot labels, and accuracy.
+
+    The metric `cross_entropy` is without smoothing and penalties.
+    """
     model.compile(
         optimizer=OPTIMIZERS[recipe.optimizer](learning_rate=recipe.learning_rate),
-        loss=keras.losses.CategoricalCrossentropy(),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
@@ -95,14 +135,36 @@ def compile_model(model: keras.Model, recipe: Recipe) -> keras.Model:
     return model
 
 
-def _body(recipe: Recipe, weights: Path | None) -> keras.Model:
-    if (weights is None) != (recipe.weights == "none"):
-        raise ValueError(f"weights={recipe.weights} in the recipe, but the weight file is {weights}")
-    shape = (recipe.image_size, recipe.image_size, 3)
-    body = backbone_named(recipe.backbone).build(shape, weights)
+def _check(recipe: Recipe, weights: Mapping[BackboneName, Path]) -> None:
+    if recipe.members:
+        raise ValueError("an averaged ensemble is made of its members' models, not built by its recipe")
+    wanted = set() if recipe.weights == "none" else set(recipe.backbones)
+    if set(weights) != wanted:
+        raise ValueError(f"weights={recipe.weights} in the recipe, but the weight files are {dict(weights)}")
+
+
+def _body(name: BackboneName, size: int, weights: Path | None, seed: int) -> keras.Model:
+    body = backbone_named(name).build((size, size, 3), weights)
     if weights is None:
-        _draw_weights(body.layers, recipe.seed)
+        _draw_weights(body.layers, seed)
     return body
+
+
+def _with_head(recipe: Recipe, n_classes: int, backbones: Sequence[keras.Model]) -> keras.Model:
+    """The head on pooled backbones: on the only one itself, or on copies of several."""
+    name = "_".join(recipe.backbones)
+    if len(backbones) == 1:
+        inputs: Any = backbones[0].input
+        pooled: Any = backbones[0].output
+    else:
+        inputs = raw_pixels(recipe.image_size)
+        pooled = keras.layers.Concatenate(name="joined_features")(
+            [
+                graft(backbone, prepared(inputs, name), prefix=name)
+                for name, backbone in zip(recipe.backbones, backbones, strict=True)
+            ]
+        )
+    return keras.Model(inputs, _head(recipe, n_classes, pooled), name=name)
 
 
 def _draw_weights(layers: Iterable[keras.Layer], seed: int) -> None:
@@ -127,8 +189,9 @@ def _freeze(layers: Any) -> None:
         layer.trainable = False
 
 
-def _pooling() -> keras.layers.Layer:
-    return keras.layers.GlobalMaxPooling2D(name="global_max_pooling")
+def _pooled(body: keras.Model) -> keras.Model:
+    pooling = keras.layers.GlobalMaxPooling2D(name="global_max_pooling")
+    return keras.Model(body.input, pooling(body.output), name=f"{body.name}_features")
 
 
 def _head(recipe: Recipe, n_classes: int, pooled: Any) -> Any:

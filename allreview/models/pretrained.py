@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,16 @@ def obtain(backbone: BackboneName, settings: Settings) -> Path:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     return _digest(path, "sha256")
+
+
+def files_hash(weights: Mapping[BackboneName, Path]) -> str | None:
+    """What stands for the pretrained files of a model: the SHA-256 of the only one; for several, that of the
+    lines `name sha256`, sorted; None for none."""
+    hashes = {name: file_hash(path) for name, path in weights.items()}
+    if len(hashes) <= 1:
+        return next(iter(hashes.values()), None)
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _digest(path: Path, algorithm: str) -> str:

@@ -21,7 +21,7 @@ from PIL import Image
 import allreview
 from allreview.cells.decoding import cell_pixels
 from allreview.errors import UserError
-from allreview.models.backbones import backbone_named
+from allreview.models.building import preprocess_of, preprocessing_of
 from allreview.models.pretrained import file_hash
 from allreview.recipe import Recipe, make_recipe
 
@@ -34,12 +34,14 @@ DESCRIPTION_FORMAT = 1
 class TrainedModel:
     """A network that knows its class names and how its cells are prepared.
 
-    `classes[i]` names output i. `model` takes what `inputs` returns.
+    `classes[i]` names output i. `model` takes what `inputs` returns. `temperature` is what its logits were
+    divided by already.
     """
 
     model: keras.Model
     recipe: Recipe
     classes: list[str]
+    temperature: float = 1.0
 
     def prepare(self, images: Sequence[Image.Image]) -> np.ndarray:
         """RGB images of any size as pixels, uint8 [n, size, size, 3], cropped and resized by the recipe."""
@@ -51,7 +53,7 @@ class TrainedModel:
 
     def inputs(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels in 0..255 [n, size, size, 3] as the network takes them, float32 of the same shape."""
-        return backbone_named(self.recipe.backbone).preprocess(pixels)
+        return preprocess_of(self.recipe)(pixels)
 
     def probabilities(self, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """The probability of each class, float32 [n, classes], for pixels uint8 [n, size, size, 3]."""
@@ -76,12 +78,14 @@ def save_model(
     recipe: Recipe,
     classes: Sequence[str],
     weights_hash: str | None,
+    temperature: float = 1.0,
 ) -> str:
     """Write `model.keras` and `model.json`, and return the SHA-256 of `model.keras`.
 
     Each file is written beside its place and renamed; the description comes last and names the hash, so a
     pair that was cut short is refused on loading. `classes` are in the order of the outputs; `weights_hash`
-    is that of the pretrained file the backbone came from, or None from scratch.
+    is that of the pretrained files (`pretrained.files_hash`), or None from scratch; `temperature` what the model
+    given was tempered by (`building.temper`).
     """
     if model.output_shape[-1] != len(classes):
         raise ValueError(
@@ -97,10 +101,11 @@ def save_model(
             "format": DESCRIPTION_FORMAT,
             "classes": list(classes),
             "recipe": recipe.model_dump(),
-            "preprocessing": backbone_named(recipe.backbone).preprocessing,
+            "preprocessing": preprocessing_of(recipe),
             "image_size": recipe.image_size,
             "crop": recipe.crop,
             "weights_sha256": weights_hash,
+            "temperature": temperature,
             "model_sha256": digest,
             "versions": {
                 "allreview": allreview.__version__,
@@ -129,14 +134,15 @@ def load_model(folder: Path) -> TrainedModel:
     try:
         recipe = make_recipe(description["recipe"])
         classes = [str(name) for name in description["classes"]]
+        temperature = float(description.get("temperature", 1.0))
         model: Any = keras.saving.load_model(path, compile=False)
     except Exception as error:
         raise UserError(f"{path} cannot be loaded by this version of allreview: train again.") from error
-    if description["preprocessing"] != backbone_named(recipe.backbone).preprocessing:
+    if description["preprocessing"] != preprocessing_of(recipe):
         raise UserError(f"{path} was trained on cells prepared in another way than now: train again.")
     if model.output_shape[-1] != len(classes):
         raise UserError(f"{path} does not fit the class names beside it: restore both files, or train again.")
-    return TrainedModel(model, recipe, classes)
+    return TrainedModel(model, recipe, classes, temperature)
 
 
 def put_in_place(temporary: Path, target: Path) -> None:

@@ -43,7 +43,7 @@ def saved_model(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
 
     keras.utils.set_random_seed(0)
     recipe = make_recipe(RECIPE)
-    model = build_model(recipe, ["all", "hem"], next(weights.glob("mobilenet_v2*.h5")))
+    model = build_model(recipe, ["all", "hem"], {"mobilenet_v2": next(weights.glob("mobilenet_v2*.h5"))})
     made = tmp_path_factory.mktemp("model")
     digest = save_model(made, model, recipe=recipe, classes=["all", "hem"], weights_hash="0" * 64)
 

@@ -22,7 +22,7 @@ CLASSES = ["all", "hem", "other"]
 
 @pytest.fixture
 def mobilenet(weights):
-    return weights / WEIGHT_FILES["mobilenet_v2"].name
+    return {"mobilenet_v2": weights / WEIGHT_FILES["mobilenet_v2"].name}
 
 
 def test_the_head_is_the_papers_layer_by_layer(mobilenet):
@@ -69,18 +69,19 @@ def test_fine_tuning_keeps_the_pretrained_batch_statistics(mobilenet):
 
 def test_from_scratch_everything_trains():
     recipe = make_recipe({"image_size": 64, "mode": "finetune", "weights": "none"})
-    model = build_model(recipe, CLASSES, None)
+    model = build_model(recipe, CLASSES, {})
     assert trainable_layers(model) == {layer.name for layer in model.layers if layer.count_params()}
 
 
 def test_random_weights_are_never_taken_for_pretrained_ones():
     with pytest.raises(ValueError, match="weights=imagenet"):
-        build_model(make_recipe({"image_size": 64}), CLASSES, None)
+        build_model(make_recipe({"image_size": 64}), CLASSES, {})
 
 
 def test_joined_gives_what_the_two_stages_give(mobilenet):
     recipe = make_recipe({"image_size": 64})
-    backbone, head = build_backbone(recipe, mobilenet), build_head(recipe, 1280, 3)
+    backbone = build_backbone("mobilenet_v2", 64, mobilenet["mobilenet_v2"])
+    head = build_head(recipe, 1280, 3)
     generator = np.random.default_rng(0)
     head.set_weights([generator.uniform(0.1, 1, w.shape).astype(w.dtype) for w in head.get_weights()])
     head.get_layer("probabilities").set_weights([generator.normal(0, 0.01, (256, 3)), np.zeros(3)])
@@ -88,7 +89,7 @@ def test_joined_gives_what_the_two_stages_give(mobilenet):
     features = np.asarray(backbone(images))
     assert features.shape == (5, 1280)
     expected = np.asarray(head(features))
-    joined = join(backbone, head, recipe)
+    joined = join([backbone], head, recipe)
     np.testing.assert_allclose(np.asarray(joined(images)), expected, atol=1e-5)
     np.testing.assert_allclose(np.asarray(head_of(joined)(features)), expected, atol=1e-6)
     assert expected.std() > 1e-3
@@ -119,7 +120,7 @@ def test_the_starting_weights_come_from_the_seed_alone(values: dict[str, str]) -
         keras.utils.set_random_seed(disturbance)
         recipe = make_recipe({"image_size": 64, "seed": seed, **values})
         scratch = recipe.weights == "none"
-        model = build_model(recipe, ["all", "hem"], None) if scratch else build_head(recipe, 12, 2)
+        model = build_model(recipe, ["all", "hem"], {}) if scratch else build_head(recipe, 12, 2)
         return model.get_weights()
 
     first, again, other = start(3, 1), start(3, 2), start(4, 1)

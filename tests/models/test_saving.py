@@ -21,7 +21,7 @@ CLASSES = ["hem", "all", "neutrophil <b>"]
 
 @pytest.fixture(scope="module")
 def model():
-    return build_model(RECIPE, CLASSES, None)
+    return build_model(RECIPE, CLASSES, {})
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_prepare_crops_and_resizes_by_the_recipe(model):
 
 
 def test_saving_again_replaces_both_files(folder, pixels):
-    other = build_model(RECIPE, CLASSES, None)
+    other = build_model(RECIPE, CLASSES, {})
     save_model(folder, other, recipe=RECIPE, classes=CLASSES[::-1], weights_hash=None)
     loaded = load_model(folder)
     assert loaded.classes == CLASSES[::-1]
