@@ -1,13 +1,16 @@
 """Metrics against scikit-learn, against cases worked by hand, and where they are undefined."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
+from statsmodels.stats.proportion import proportion_confint
 
 from allreview.errors import UserError
-from allreview.evaluation.metrics import evaluate, per_subject, positive_class
+from allreview.evaluation.metrics import FIGURES, Scores, evaluate, per_subject, positive_class
+from allreview.evaluation.proportions import wilson
 
 EIGHT = ["basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet"]
 
@@ -60,6 +63,63 @@ def test_calibration_error_by_hand() -> None:
     assert sure["ece"] == pytest.approx(0.0)
 
 
+def _as_scikit_learn_says(labels: list[str], probabilities: np.ndarray, classes: list[str]) -> Scores:
+    """Every figure by scikit-learn's own functions and defaults."""
+    predicted = [classes[k] for k in probabilities.argmax(axis=1)]
+    found: dict = {"accuracy": sk.accuracy_score(labels, predicted)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found["balanced_accuracy"] = sk.balanced_accuracy_score(labels, predicted)
+        for average in ("macro", "weighted"):
+            rates = sk.precision_recall_fscore_support(labels, predicted, average=average, zero_division=0)
+            for name, value in zip(("precision", "recall", "f1"), rates[:3], strict=True):
+                found[f"{average}_{name}"] = value
+    present = sorted(set(labels))
+    one_hot = np.array([[label == name for name in classes] for label in labels], dtype=int)
+    columns = [classes.index(name) for name in (["all"] if len(classes) == 2 else present)]
+    if len(present) > 1:
+        found["auroc"] = sk.roc_auc_score(one_hot[:, columns], probabilities[:, columns], average="macro")
+        found["average_precision"] = sk.average_precision_score(
+            one_hot[:, columns], probabilities[:, columns], average="macro"
+        )
+    else:
+        found["auroc"] = found["average_precision"] = None
+    if len(classes) == 2:
+        found["brier"] = sk.brier_score_loss([label == "all" for label in labels], probabilities[:, 0])
+    else:
+        found["brier"] = sk.brier_score_loss(labels, probabilities, labels=classes, scale_by_half=False)
+    return found  # pyright: ignore[reportReturnType]
+
+
+@pytest.mark.parametrize("case", ["two", "eight", "ties", "one class", "absent class", "never predicted"])
+def test_every_figure_is_scikit_learns(case: str) -> None:
+    classes = ["all", "hem"] if case in ("two", "ties", "one class") else sorted(EIGHT)
+    labels, probabilities = _random_case(classes, 300, seed=5)
+    if case == "ties":
+        share = np.round(probabilities[:, 0], 1)
+        probabilities = np.stack([share, 1 - share], axis=1)
+    elif case == "one class":
+        labels = ["hem"] * len(labels)
+    elif case == "absent class":  # no cell has it, yet the model names it
+        labels = [name if name != "ig" else "monocyte" for name in labels]
+    elif case == "never predicted":  # cells have it, yet the model never names it
+        probabilities[:, 3] *= 1e-3
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+    scores, expected = (
+        evaluate(labels, probabilities, classes),
+        _as_scikit_learn_says(labels, probabilities, classes),
+    )
+    for name in set(FIGURES) - {"ece"}:
+        assert scores[name] == (None if expected[name] is None else pytest.approx(expected[name])), name
+
+
+def test_the_brier_score_of_two_classes_is_half_that_of_the_sum() -> None:
+    two = evaluate(["all"], [[0.7, 0.3]], ["all", "hem"])["brier"]
+    three = evaluate(["all"], [[0.7, 0.3, 0.0]], ["all", "hem", "ig"])["brier"]
+    assert two == pytest.approx(0.09)
+    assert three == pytest.approx(0.18)
+
+
 def test_calibration_bins_include_their_upper_edge() -> None:
     # 0.6 and 0.65 lie on different sides of 9/15: gaps +0.4 and -0.65 would cancel to 0.25 in one bin.
     scores = evaluate(["all", "hem"], [[0.6, 0.4], [0.65, 0.35]], ["all", "hem"])
@@ -85,8 +145,7 @@ def test_a_single_cell_is_json_without_nan() -> None:
 def test_no_cells_leave_everything_undefined() -> None:
     scores = evaluate([], np.zeros((0, 2)), ["all", "hem"])
     assert scores["n"] == 0
-    figures = ("accuracy", "balanced_accuracy", "weighted_f1", "macro_f1", "auroc", "ece")
-    assert [scores[name] for name in figures] == [None] * 6
+    assert [scores.get(name) for name in FIGURES] == [None] * len(FIGURES)
     assert scores["confusion"]["matrix"] == [[0, 0], [0, 0]]
     assert evaluate([], [], ["all", "hem"]) == scores
     json.dumps(scores, allow_nan=False)
@@ -132,4 +191,17 @@ def test_per_subject_counts_each_subject_alone() -> None:
     assert found["11"]["n"] == 3
     assert found["11"]["accuracy"] == pytest.approx(2 / 3)
     assert found["11"]["share_by_predicted_class"] == pytest.approx({"all": 2 / 3, "hem": 1 / 3})
-    assert found["H3"] == {"n": 1, "accuracy": 1.0, "share_by_predicted_class": {"all": 0.0, "hem": 1.0}}
+    assert (found["H3"]["n"], found["H3"]["accuracy"]) == (1, 1.0)
+    assert found["H3"]["share_by_predicted_class"] == {"all": 0.0, "hem": 1.0}
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (3, 7), (50, 50), (199, 250)])
+def test_intervals_of_shares_are_those_of_statsmodels(right: int, n: int) -> None:
+    expected = proportion_confint(right, n, alpha=0.05, method="wilson")
+    assert wilson(right, n) == pytest.approx(expected, abs=1e-12)
+    labels, predicted = ["all"] * n, ["all"] * right + ["hem"] * (n - right)
+    found = per_subject(["1"] * n, labels, predicted)["1"]
+    assert found["accuracy_interval"] == pytest.approx(expected, abs=1e-12)
+    for name, interval in found["share_interval_by_predicted_class"].items():
+        called = predicted.count(name)
+        assert interval == pytest.approx(proportion_confint(called, n, method="wilson"), abs=1e-12)
