@@ -8,11 +8,14 @@ import os
 import subprocess
 import sys
 import threading
+import uuid
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 import db
 from allreview.errors import UserError
@@ -21,7 +24,7 @@ from allreview.recipe import Recipe, make_recipe
 from allreview.settings import Settings
 from allreview.training import snapshots
 from allreview.training.slots import somebody_works
-from db.tables import Dataset, Run
+from db.tables import Dataset, Run, Snapshot
 from db.tables import Recipe as RecipeRow
 from db.types import now
 
@@ -53,45 +56,134 @@ def submit(
     """Freeze a snapshot, enqueue a run of `recipe` on it and return the run's id.
 
     Raises:
-        UserError: no such dataset, too little data, or the recipe's pretrained weights are not to be had.
+        UserError: as `submit_all`.
     """
-    if recipe.weights == "imagenet":
-        found = availability(recipe.backbone, settings, probe=True)
-        if found.kind not in ("file", "download"):
-            raise UserError(found.sentence)
+    return submit_all(engine, settings, dataset_id, [recipe], parent_id)[0]
+
+
+def submit_all(
+    engine: sa.Engine,
+    settings: Settings,
+    dataset_id: int,
+    recipes: Sequence[Recipe],
+    parent_id: int | None = None,
+) -> list[int]:
+    """Enqueue one run of each recipe, all in one transaction, and return their ids in the same order.
+
+    Several runs share a `series`. The members of an averaged ensemble are enqueued before it, unless there is
+    a run of the same recipe on the same snapshot already; they are no part of the series.
+
+    Raises:
+        UserError: no such dataset, too little data, or a recipe's pretrained weights are not to be had. Then
+            nothing is enqueued.
+    """
+    _require_weights(recipes, settings)
     client = _client(settings.url)
     with db.writing(engine) as session:
         dataset = session.get(Dataset, dataset_id)
         if dataset is None:
             raise UserError(f"There is no dataset {dataset_id}.")
-        snapshot = snapshots.freeze(session, dataset_id, recipe, parent_id)
-        row = session.scalar(sa.select(RecipeRow).where(RecipeRow.hash == recipe.hash))
-        if row is None:
-            row = RecipeRow(hash=recipe.hash, body=recipe.model_dump())
-            session.add(row)
-            session.flush()
+        submission = _Submission(session, client, settings, dataset)
+        series = str(uuid.uuid4()) if len(recipes) > 1 else None
+        run_ids = [submission.add(recipe, parent_id, series) for recipe in recipes]
+    ensure_worker(settings)
+    return run_ids
+
+
+def _require_weights(recipes: Sequence[Recipe], settings: Settings) -> None:
+    needed = [name for recipe in recipes if recipe.weights == "imagenet" for name in recipe.backbones]
+    for name in dict.fromkeys(needed):
+        found = availability(name, settings, probe=True)
+        if found.kind not in ("file", "download"):
+            raise UserError(found.sentence)
+
+
+class _Submission:
+    """Rows of one transaction: runs with their snapshots, recipes and places in the queue."""
+
+    def __init__(self, session: Session, client: "DBOSClient", settings: Settings, dataset: Dataset) -> None:
+        self._session = session
+        self._client = client
+        self._settings = settings
+        self._dataset = dataset
+
+    def add(self, recipe: Recipe, parent_id: int | None, series: str | None) -> int:
+        """A run of the recipe on its own new snapshot, after its members."""
+        snapshot = snapshots.freeze(self._session, self._dataset.id, recipe, parent_id)
+        members = [
+            self._reusable(member, snapshot) or self._run(member, snapshot, self._before(member, parent_id))
+            for member in recipe.members
+        ]
+        return self._run(recipe, snapshot, parent_id, series=series, members=members)
+
+    def _run(
+        self,
+        recipe: Recipe,
+        snapshot: Snapshot,
+        parent_id: int | None,
+        *,
+        series: str | None = None,
+        members: list[int] | None = None,
+    ) -> int:
         run = Run(
-            dataset_id=dataset_id,
-            recipe_id=row.id,
+            dataset_id=self._dataset.id,
+            recipe_id=self._recipe_row(recipe).id,
             snapshot_id=snapshot.id,
             parent_id=parent_id,
-            classes=list(dataset.classes),
+            series=series,
+            members=members or [],
+            classes=list(self._dataset.classes),
         )
-        session.add(run)
-        session.flush()
-        client.enqueue_in_transaction(
-            session,
+        self._session.add(run)
+        self._session.flush()
+        self._client.enqueue_in_transaction(
+            self._session,
             {
                 "workflow_name": TRAIN,
                 "queue_name": TRAINING_QUEUE,
                 "workflow_id": f"run-{run.id}",
                 "app_version": JOBS_VERSION,
+                # Runs of one transaction may be of the same instant; an ensemble must come after its members.
+                "priority": run.id,
             },
             run.id,
         )
-        run_id = run.id
-    ensure_worker(settings)
-    return run_id
+        return run.id
+
+    def _recipe_row(self, recipe: Recipe) -> RecipeRow:
+        row = self._session.scalar(sa.select(RecipeRow).where(RecipeRow.hash == recipe.hash))
+        if row is None:
+            row = RecipeRow(hash=recipe.hash, body=recipe.model_dump())
+            self._session.add(row)
+            self._session.flush()
+        return row
+
+    def _reusable(self, recipe: Recipe, snapshot: Snapshot) -> int | None:
+        """A run of this very recipe and snapshot that has a model or will have one."""
+        runs = self._session.scalars(
+            sa.select(Run)
+            .join(RecipeRow, RecipeRow.id == Run.recipe_id)
+            .where(RecipeRow.hash == recipe.hash, Run.snapshot_id == snapshot.id, ~Run.stop_requested)
+            .where(Run.state.in_(("finished", "running", "queued")))
+            .order_by(Run.id)
+        )
+        found = [run for run in runs if run.classes == list(self._dataset.classes)]
+        kept = [run.id for run in found if run.state != "finished" or self._has_model(run)]
+        return min(kept, default=None)
+
+    def _has_model(self, run: Run) -> bool:
+        return (self._settings.run_folder(run.id) / "model.keras").is_file()
+
+    def _before(self, member: Recipe, parent_id: int | None) -> int | None:
+        """The run of the same backbone among the members of the parent: what the member is a retrain of."""
+        parent = self._session.get(Run, parent_id) if parent_id is not None else None
+        for run_id in parent.members if parent else ():
+            body = self._session.scalar(
+                sa.select(RecipeRow.body).join(Run, Run.recipe_id == RecipeRow.id).where(Run.id == run_id)
+            )
+            if body is not None and make_recipe(body).backbone == member.backbone:
+                return run_id
+        return None
 
 
 def retrain(engine: sa.Engine, settings: Settings, parent_id: int) -> int:

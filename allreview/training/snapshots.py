@@ -1,8 +1,9 @@
 """Freezing what a run sees: every cell of the dataset with its current label and its part.
 
 The split is made from source labels and leak groups, so relabelling never moves a cell. A retrain inherits
-its parent's parts by leak group. Cells that are now *unsure* or *unusable* keep their place in the list
-under that label, so that a later change of mind cannot move them either; fitting and metrics leave them out.
+its parent's parts by leak group, or by single cell where the split is by image. Cells that are now *unsure* or
+*unusable* keep their place in the list under that label, so that a later change of mind cannot move them either;
+fitting and metrics leave them out.
 """
 
 import hashlib
@@ -12,13 +13,19 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from allreview.cells.splits import SplitCell, split_cells
+from allreview.cells.splits import (
+    SplitCell,
+    dataset_fold_split,
+    fold_split,
+    image_split,
+    ordered_folds,
+    split_cells,
+)
 from allreview.errors import UserError
 from allreview.labels import NOT_CLASSES, current_label, standing
-from allreview.recipe import Recipe
+from allreview.recipe import Recipe, make_recipe
 from db.tables import PARTS, Cell, CellFile, Run, Snapshot, SnapshotCell, Subject
-
-_MINIMUM_NEW_GROUPS = 3  # fewer than this cannot be split three ways
+from db.tables import Recipe as RecipeRow
 
 
 @dataclass(frozen=True)
@@ -43,17 +50,19 @@ class _Candidate:
     source_label: str
     label: str
     group: str
+    fold: str | None
 
 
 def freeze(session: Session, dataset_id: int, recipe: Recipe, parent_run_id: int | None = None) -> Snapshot:
     """The snapshot of the dataset as it is now; an identical one is reused.
 
     Raises:
-        UserError: too few cells, classes or leak groups to train, validate and test on.
+        UserError: too few cells, classes, leak groups or folds to train, validate and test on, or a retrain by
+            another split than its parent's.
     """
     cells = _candidates(session, dataset_id)
     parts = split_of(session, cells, recipe, parent_run_id)
-    _check(cells, parts)
+    _check(cells, parts, recipe)
     digest = hashlib.sha256(f"dataset {dataset_id}\n".encode())
     for cell in sorted(cells, key=lambda cell: cell.sha256):
         digest.update(f"{cell.sha256}\t{cell.label}\t{parts[cell.cell_id]}\n".encode())
@@ -88,7 +97,7 @@ def preview(
     """
     cells = _candidates(session, dataset_id)
     parts = split_of(session, cells, recipe, parent_run_id)
-    _check(cells, parts)
+    _check(cells, parts, recipe)
     return Counter((parts[cell.cell_id], cell.label) for cell in cells)
 
 
@@ -123,61 +132,107 @@ def lines(session: Session, snapshot_id: int) -> list[SnapshotLine]:
     ]
 
 
+def fold_names(session: Session, dataset_id: int) -> list[str]:
+    """The dataset's own folds, in the order in which `recipe.fold` counts them; empty when it has none."""
+    query = sa.select(Cell.fold).where(Cell.dataset_id == dataset_id, Cell.fold.is_not(None)).distinct()
+    return ordered_folds(name for name in session.scalars(query) if name is not None)
+
+
 def split_of(
     session: Session, cells: list[_Candidate], recipe: Recipe, parent_run_id: int | None
 ) -> dict[int, str]:
-    """The part of each cell, by cell id; whole leak groups only."""
+    """The part of each cell, by cell id; whole leak groups only, unless the recipe splits by image."""
     if parent_run_id is None:
         return _fresh(cells, recipe)
-    inherited = _parts_of_groups(session, cells, parent_run_id)
-    parts = {cell.cell_id: inherited[cell.group] for cell in cells if cell.group in inherited}
-    new = [cell for cell in cells if cell.group not in inherited]
-    if len({cell.group for cell in new}) < _MINIMUM_NEW_GROUPS:
-        parts.update((cell.cell_id, "train") for cell in new)
-    else:
-        parts.update(_fresh(new, recipe))
-    return parts
+    _refuse_another_split(session, recipe, parent_run_id)
+    before = _parts_before(session, parent_run_id)
+    inherited = before if recipe.shares_patients else _by_group(cells, before)
+    new = [cell for cell in cells if cell.cell_id not in inherited]
+    try:
+        if recipe.split == "dataset_folds":
+            now = _fresh(cells, _same_test_fold(cells, before, recipe))
+        else:
+            now = _fresh(new, recipe)
+    except UserError:  # too few new cells to be split
+        now = {cell.cell_id: "train" for cell in new}
+    return {cell.cell_id: inherited.get(cell.cell_id) or now[cell.cell_id] for cell in cells}
+
+
+def _same_test_fold(cells: list[_Candidate], before: dict[int, str], recipe: Recipe) -> Recipe:
+    """The recipe with the number that its test fold has now: an import may have brought folds before it."""
+    tested = next(cell.fold for cell in cells if before.get(cell.cell_id) == "test" and cell.fold is not None)
+    names = ordered_folds(cell.fold for cell in cells if cell.fold is not None)
+    return recipe.model_copy(update={"fold": names.index(tested)})
 
 
 def _fresh(cells: list[_Candidate], recipe: Recipe) -> dict[int, str]:
-    return dict(
-        split_cells(
-            [SplitCell(cell.cell_id, cell.source_label, cell.group) for cell in cells],
-            validation=recipe.validation_fraction,
-            test=recipe.test_fraction,
-            seed=recipe.seed,
-        )
+    given = [SplitCell(cell.cell_id, cell.source_label, cell.group, cell.fold) for cell in cells]
+    validation, test, seed = recipe.validation_fraction, recipe.test_fraction, recipe.seed
+    folds, fold = recipe.folds, recipe.fold
+    if recipe.split == "image":
+        found = image_split(given, validation=validation, test=test, seed=seed, folds=folds, fold=fold)
+    elif recipe.split == "dataset_folds":
+        found = dataset_fold_split(given, fold=fold, validation=validation, seed=seed)
+    elif folds is not None:
+        found = fold_split(given, folds=folds, fold=fold, validation=validation, seed=seed)
+    else:
+        found = split_cells(given, validation=validation, test=test, seed=seed)
+    return dict(found)
+
+
+def _refuse_another_split(session: Session, recipe: Recipe, parent_run_id: int) -> None:
+    """A retrain inherits its parent's parts: a recipe that says otherwise would not tell the truth."""
+    body = session.scalar(
+        sa.select(RecipeRow.body).join(Run, Run.recipe_id == RecipeRow.id).where(Run.id == parent_run_id)
     )
+    if body is None:
+        raise UserError(f"There is no run {parent_run_id}.")
+    if _split_settings(make_recipe(body)) != _split_settings(recipe):
+        raise UserError(
+            f"A retrain keeps its parent's split: leave split, folds and fold as in run {parent_run_id}, or train "
+            "anew without a parent."
+        )
 
 
-def _parts_of_groups(session: Session, cells: list[_Candidate], parent_run_id: int) -> dict[str, str]:
-    """The parent's part of each leak group. A group that straddles parts, because an import tied subjects
-    together since, goes to training: its test cells were seen there."""
+def _split_settings(recipe: Recipe) -> tuple[str, int | None, int]:
+    has_folds = recipe.folds is not None or recipe.split == "dataset_folds"
+    return recipe.split, recipe.folds, recipe.fold if has_folds else 0
+
+
+def _parts_before(session: Session, parent_run_id: int) -> dict[int, str]:
     query = (
         sa.select(SnapshotCell.cell_id, SnapshotCell.part)
         .join(Run, Run.snapshot_id == SnapshotCell.snapshot_id)
         .where(Run.id == parent_run_id)
     )
-    before = {cell_id: part for cell_id, part in session.execute(query)}  # noqa: C416 - rows are not pairs to dict()
+    return {cell_id: part for cell_id, part in session.execute(query)}  # noqa: C416 - rows are not pairs to dict()
+
+
+def _by_group(cells: list[_Candidate], before: dict[int, str]) -> dict[int, str]:
+    """The parent's part of each cell of a leak group that it knew. A group that straddles parts, because an
+    import tied subjects together since, goes to training: its test cells were seen there."""
     found: dict[str, set[str]] = defaultdict(set)
     for cell in cells:
         if cell.cell_id in before:
             found[cell.group].add(before[cell.cell_id])
-    return {group: parts.pop() if len(parts) == 1 else "train" for group, parts in found.items()}
+    of_group = {group: parts.pop() if len(parts) == 1 else "train" for group, parts in found.items()}
+    return {cell.cell_id: of_group[cell.group] for cell in cells if cell.group in of_group}
 
 
 def _candidates(session: Session, dataset_id: int) -> list[_Candidate]:
     now = standing()
     query = (
-        sa.select(Cell.id, Cell.sha256, Cell.source_label, current_label(now), Subject.leak_group_id)
+        sa.select(
+            Cell.id, Cell.sha256, Cell.source_label, current_label(now), Subject.leak_group_id, Cell.fold
+        )
         .outerjoin(Subject, Subject.id == Cell.subject_id)
         .outerjoin(now, now.c.cell_id == Cell.id)
         .where(Cell.dataset_id == dataset_id)
         .order_by(Cell.id)
     )
     return [
-        _Candidate(cell_id, sha, source, label, _group(group, sha))
-        for cell_id, sha, source, label, group in session.execute(query)
+        _Candidate(cell_id, sha, source, label, _group(group, sha), fold)
+        for cell_id, sha, source, label, group, fold in session.execute(query)
     ]
 
 
@@ -185,19 +240,19 @@ def _group(leak_group_id: int | None, sha256: str) -> str:
     return f"group {leak_group_id}" if leak_group_id is not None else f"cell {sha256}"
 
 
-def _check(cells: list[_Candidate], parts: dict[int, str]) -> None:
+def _check(cells: list[_Candidate], parts: dict[int, str], recipe: Recipe) -> None:
     used = Counter((parts[cell.cell_id], cell.label) for cell in cells if cell.label not in NOT_CLASSES)
     classes = {label for _, label in used}
+    needed = "cells" if recipe.shares_patients else "subjects"
+    more = "Import more cells" if recipe.shares_patients else "Import cells of more subjects"
     if len(classes) < 2:
         raise UserError("Training needs cells of at least two classes. Import more cells or correct labels.")
     for part in PARTS:
         if not any(used[part, label] for label in classes):
-            raise UserError(
-                f"No cells are left for {part}: there are too few subjects. Import cells of more subjects."
-            )
+            raise UserError(f"No cells are left for {part}: there are too few {needed}. {more}.")
     missing = sorted(label for label in classes if not used["train", label])
     if missing:
         raise UserError(
-            f"No training cells of class {missing[0]}: its cells come from too few subjects. "
-            "Import cells of more subjects, or choose another seed."
+            f"No training cells of class {missing[0]}: its cells come from too few {needed}. "
+            f"{more}, or choose another seed."
         )
