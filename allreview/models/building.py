@@ -119,13 +119,15 @@ def temper(model: keras.Model, temperature: float) -> keras.Model:
     return model
 
 
-def compile_model(model: keras.Model, recipe: Recipe) -> keras.Model:
+def compile_model(model: keras.Model, recipe: Recipe, learning_rate: Any = None) -> keras.Model:
     """Set the recipe's optimiser, categorical cross-entropy on (smoothed) one-hot labels, and accuracy.
 
-    The metric `cross_entropy` is without smoothing and penalties.
+    `learning_rate` may be a schedule of Keras; the recipe's own rate otherwise. The metric `cross_entropy` is
+    without smoothing and penalties.
     """
+    rate = recipe.learning_rate if learning_rate is None else learning_rate
     model.compile(
-        optimizer=OPTIMIZERS[recipe.optimizer](learning_rate=recipe.learning_rate),
+        optimizer=OPTIMIZERS[recipe.optimizer](learning_rate=rate),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
@@ -195,16 +197,23 @@ def _pooled(body: keras.Model) -> keras.Model:
 
 
 def _head(recipe: Recipe, n_classes: int, pooled: Any) -> Any:
-    """The paper's head: batch normalisation, a regularised hidden layer, dropout, softmax."""
+    """The paper's head: batch normalisation, a regularised hidden layer, dropout, softmax.
+
+    In float32 whatever the precision of the backbone: it costs nothing, and the penalty on the hidden layer's
+    output, a sum over a whole batch, would overflow 16 bits.
+    """
     layers, regularizers = keras.layers, keras.regularizers
-    x = layers.BatchNormalization(axis=-1, momentum=0.99, epsilon=0.001, name="head_normalization")(pooled)
+    x = layers.BatchNormalization(
+        axis=-1, momentum=0.99, epsilon=0.001, dtype="float32", name="head_normalization"
+    )(pooled)
     x = layers.Dense(
         recipe.dense_units,
         activation="relu",
         kernel_regularizer=regularizers.L2(recipe.kernel_l2),
         activity_regularizer=regularizers.L1(recipe.activity_l1),
         bias_regularizer=regularizers.L1(recipe.bias_l1),
+        dtype="float32",
         name="hidden",
     )(x)
-    x = layers.Dropout(recipe.dropout, seed=recipe.seed, name="head_dropout")(x)
+    x = layers.Dropout(recipe.dropout, seed=recipe.seed, dtype="float32", name="head_dropout")(x)
     return layers.Dense(n_classes, activation="softmax", dtype="float32", name="probabilities")(x)
