@@ -133,10 +133,10 @@ def evaluate(
         UserError: a label that is not among the classes, or probabilities of another shape or not in [0, 1].
     """
     classes = list(classes)
-    table = _checked(labels, probabilities, classes)
+    table = checked(labels, probabilities, classes)
     index = {name: position for position, name in enumerate(classes)}
-    truth = _positions(labels, index)
-    best = table.argmax(axis=1) if predicted is None else _positions(predicted, index)
+    truth = positions(labels, index)
+    best = table.argmax(axis=1) if predicted is None else positions(predicted, index)
     if len(best) != len(truth):
         raise UserError(f"There are {len(truth)} labels but {len(best)} predictions: give one for each cell.")
     matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
@@ -222,7 +222,7 @@ def _subject_scores(cells: list[tuple[str, str]], names: list[str]) -> SubjectSc
     )
 
 
-def _checked(labels: Sequence[str], probabilities: ArrayLike, classes: list[str]) -> NDArray[np.float64]:
+def checked(labels: Sequence[str], probabilities: ArrayLike, classes: list[str]) -> NDArray[np.float64]:
     if len(set(classes)) != len(classes):
         raise UserError("A class is named twice: give each class name once.")
     table = np.asarray(probabilities, dtype=np.float64)
@@ -238,7 +238,7 @@ def _checked(labels: Sequence[str], probabilities: ArrayLike, classes: list[str]
     return table
 
 
-def _positions(names: Sequence[str], index: dict[str, int]) -> NDArray[np.int64]:
+def positions(names: Sequence[str], index: dict[str, int]) -> NDArray[np.int64]:
     try:
         return np.array([index[name] for name in names], dtype=np.int64)
     except KeyError as error:
