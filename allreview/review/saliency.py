@@ -6,6 +6,10 @@ gives every cell a map that depends on that cell alone, not on the cells it was 
 - Grad-CAM (Selvaraju et al., ICCV 2017) and Grad-CAM++ (Chattopadhay et al., WACV 2018), in batches.
 - Score-CAM (Wang et al., CVPR Workshops 2020) on the channels that vary most, as Faster Score-CAM does.
 - SmoothGrad (Smilkov et al., 2017), the mean absolute gradient over noisy copies, always the same noise.
+
+An ensemble has several branches, each with its own last feature maps: its map is the mean of the branches' maps,
+each stretched to 0..1 first. Where the branches' features are joined, they share the class score; where their
+probabilities are averaged, each branch is explained by its own score.
 """
 
 import threading
@@ -42,18 +46,34 @@ Maps = NDArray[np.float32]
 
 
 class _Explainers:
-    """What tf-keras-vis needs for one model: a linear copy, its last feature maps, one object a method."""
+    """What tf-keras-vis needs for one branch: a linear model, the branch's last feature maps, one object a
+    method."""
+
+    def __init__(self, linear: keras.Model, features: keras.Layer) -> None:
+        self.linear = linear
+        self.features = features
+        self.gradcam = Gradcam(linear)
+        self.gradcam_plus_plus = GradcamPlusPlus(linear)
+        self.scorecam = Scorecam(linear)
+        self.saliency = Saliency(linear)
+
+
+class _Explained:
+    """A copy of a model, and what explains each of its branches."""
 
     def __init__(self, model: keras.Model) -> None:
-        self.linear = _linear_copy(model)
-        self.features = _last_feature_maps(self.linear)
-        self.gradcam = Gradcam(self.linear)
-        self.gradcam_plus_plus = GradcamPlusPlus(self.linear)
-        self.scorecam = Scorecam(self.linear)
-        self.saliency = Saliency(self.linear)
+        self.copy = _copy(model)
+        self.branches = _branches(self.copy)
+
+    def explainers(self, method: str) -> list[_Explainers]:
+        """One for each map that the method makes. Gradients by pixel need no feature maps, so there is one for
+        each class score."""
+        if method != "smoothgrad":
+            return self.branches
+        return list({id(branch.linear): branch for branch in self.branches}.values())
 
 
-_explainers: WeakKeyDictionary[keras.Model, _Explainers] = WeakKeyDictionary()
+_explained: WeakKeyDictionary[keras.Model, _Explained] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -80,23 +100,30 @@ def heatmaps(model: keras.Model, inputs: Maps, class_indices: Sequence[int], met
     with _lock, warnings.catch_warnings():
         # tf-keras-vis wraps the input in a list, and Keras remarks on it at every call.
         warnings.filterwarnings("ignore", message="The structure of `inputs`")
-        explainers = _explainers_of(model)
-        _check_fit(explainers.linear, inputs, indices)
-        raw = _RAW[method](explainers, inputs, indices)
-    return np.stack([_finished(cell, inputs.shape[1]) for cell in raw]) if raw else inputs[..., 0].copy()
+        explained = _explained_by(model)
+        _check_fit(explained.copy, inputs, indices)
+        if not indices:
+            return inputs[..., 0].copy()
+        side = inputs.shape[1]
+        by_branch = [
+            np.stack([_finished(cell, side) for cell in _RAW[method](explainers, inputs, indices)])
+            for explainers in explained.explainers(method)
+        ]
+    if len(by_branch) == 1:
+        return by_branch[0]
+    return np.stack([_finished(cell, side) for cell in np.mean(by_branch, axis=0)])
 
 
-def _explainers_of(model: keras.Model) -> _Explainers:
-    if model not in _explainers:
-        _explainers[model] = _Explainers(model)
-    explainers = _explainers[model]
+def _explained_by(model: keras.Model) -> _Explained:
+    if model not in _explained:
+        _explained[model] = _Explained(model)
+    explained = _explained[model]
     # The model may have been trained on since its copy was made.
-    explainers.linear.set_weights(model.get_weights())
-    return explainers
+    explained.copy.set_weights(model.get_weights())
+    return explained
 
 
-def _linear_copy(model: keras.Model) -> keras.Model:
-    """The model on its own layers and weights, without the output's softmax."""
+def _copy(model: keras.Model) -> keras.Model:
     is_functional = isinstance(model, type(_tiny_functional()))
     if not is_functional or any(isinstance(layer, keras.Model) for layer in model.layers):
         raise UserError(
@@ -105,16 +132,45 @@ def _linear_copy(model: keras.Model) -> keras.Model:
         )
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise UserError("Saliency needs a model with one image input and one row of class scores as output.")
-    copy: Any = keras.models.clone_model(model)
-    output_layer = copy.get_layer(copy.output_names[0])
+    return keras.models.clone_model(model)
+
+
+def _branches(model: keras.Model) -> list[_Explainers]:
+    """What explains each branch: on the model's class score, or on its own where probabilities are averaged."""
+    output: Any = model.outputs[0]
+    branches = _branch_outputs(output)
+    if branches and isinstance(output._keras_history.operation, keras.layers.Average):
+        explained = [keras.Model(model.inputs, branch) for branch in branches]
+        return [_Explainers(_linear(member), _last_feature_maps(member)) for member in explained]
+    linear = _linear(model)
+    ends = branches or [output]
+    return [_Explainers(linear, _last_feature_maps(keras.Model(model.inputs, end))) for end in ends]
+
+
+def _branch_outputs(output: Any) -> list[Any]:
+    """The rows of numbers that several branches give where they first meet, seen from the output; else none."""
+    operation = output._keras_history.operation
+    while True:
+        given = operation.input if not isinstance(operation, keras.layers.InputLayer) else None
+        if isinstance(given, list):
+            return given if all(len(tensor.shape) == 2 for tensor in given) else []
+        if given is None or len(given.shape) != 2:
+            return []
+        operation = given._keras_history.operation
+
+
+def _linear(model: keras.Model) -> keras.Model:
+    """The model with its softmax taken off, on the layers it has."""
+    output_layer = model.get_layer(model.output_names[0])
     if not hasattr(output_layer, "activation"):
         raise UserError(
             f"Saliency cannot look behind the model's last layer {output_layer.name!r}: end the model with a"
             " Dense layer that has the softmax as its activation."
         )
-    ReplaceToLinear()(copy)
-    copy.predict = partial(copy.predict, verbose=0)
-    return copy
+    ReplaceToLinear()(model)
+    cast: Any = model
+    cast.predict = partial(model.predict, verbose=0)  # pyright: ignore[reportArgumentType]
+    return model
 
 
 def _tiny_functional() -> keras.Model:

@@ -8,6 +8,7 @@ import pytest
 
 from allreview.cells.decoding import cell_pixels, read_rgb
 from allreview.errors import UserError
+from allreview.models.grafting import graft
 from allreview.review.overlays import METHODS
 from allreview.review.saliency import heatmaps
 
@@ -28,6 +29,29 @@ def _square_network(gain: float = 200.0) -> keras.Model:
     model.get_layer("bright").set_weights([kernel, np.full(2, -0.6, dtype=np.float32)])
     model.get_layer("classes").set_weights([np.eye(2, dtype=np.float32) * gain])
     return model
+
+
+def _two_branches() -> keras.Model:
+    """One branch sees red, one blue; class 0 is driven by both through joined features, class 1 by neither."""
+    inputs = keras.Input((SIDE, SIDE, 3))
+    pooled = []
+    for name, colour in (("red", 0), ("blue", 2)):
+        layer = keras.layers.Conv2D(1, 1, activation="relu", name=name)
+        pooled.append(keras.layers.GlobalMaxPooling2D()(layer(inputs)))
+        kernel = np.zeros((1, 1, 3, 1), dtype=np.float32)
+        kernel[0, 0, colour] = 1
+        layer.set_weights([kernel, np.full(1, -0.6, dtype=np.float32)])
+    joined = keras.layers.Concatenate()(pooled)
+    head = keras.layers.Dense(2, activation="softmax", use_bias=False, name="classes")
+    model = keras.Model(inputs, head(joined))
+    head.set_weights([np.array([[5, 0], [5, 0]], dtype=np.float32)])
+    return model
+
+
+def _average_of(*networks: keras.Model) -> keras.Model:
+    pixels = keras.Input((SIDE, SIDE, 3))
+    rows = [graft(network, pixels, prefix=f"member{number}") for number, network in enumerate(networks)]
+    return keras.Model(pixels, keras.layers.Average()(rows))
 
 
 def _two_squares() -> np.ndarray:
@@ -88,6 +112,33 @@ def test_a_map_does_not_depend_on_its_neighbours_in_the_batch(
     together = heatmaps(squares, np.concatenate([mostly_red, mostly_blue, both]), [0, 1, 0], method)
     assert together[1].std() > 0.01
     np.testing.assert_allclose(together[1], heatmaps(squares, mostly_blue, [1], method)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_joined_branches_both_have_their_say(method: str) -> None:
+    image = _two_squares()
+    heat = heatmaps(_two_branches(), image, [0], method)[0]
+    assert (heat.min(), heat.max()) == (0, 1)
+    assert heat[RED].max() > 0.4
+    assert heat[BLUE].max() > 0.4
+    dark = np.ones((SIDE, SIDE), dtype=bool)
+    dark[RED] = dark[BLUE] = False
+    assert heat[dark].max() < 0.1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_average_of_models_has_the_mean_of_their_maps(method: str) -> None:
+    image = _two_squares()
+    members = [_square_network(), _square_network()]
+    kernel, bias = members[1].get_layer("bright").get_weights()
+    members[1].get_layer("bright").set_weights([kernel[..., ::-1], bias])  # it takes blue for red
+    each = [heatmaps(member, image, [0], method)[0] for member in members]
+    assert each[0][RED].mean() > 4 * each[0][BLUE].mean()
+    assert each[1][BLUE].mean() > 4 * each[1][RED].mean()
+    mean = np.mean(each, axis=0)
+    mean = (mean - mean.min()) / (mean.max() - mean.min())
+    found = heatmaps(_average_of(*members), image, [0], method)[0]
+    np.testing.assert_allclose(found, mean, atol=0.01)
 
 
 @pytest.mark.parametrize("method", METHODS)
