@@ -6,7 +6,8 @@ The defaults are the paper's head and optimiser on a split by leak group. `allre
 import difflib
 import hashlib
 import json
-from typing import Annotated, Any, Literal, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -243,9 +244,52 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         return Recipe(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"Recipe setting {where}: {message}." if where else f"Recipe: {message}.") from None
+        if not first["loc"]:
+            raise UserError(f"Recipe: {first['msg'].removeprefix('Value error, ')}.") from None
+        name = str(first["loc"][0])
+        raise UserError(
+            f"Recipe setting {name} cannot be {_shown(values[name])}: it takes {allowed_values(name)}."
+        ) from None
+
+
+def allowed_values(name: str) -> str:
+    """What a setting takes, in words: 'adam or sgd', 'a whole number from 1 to 500, or nothing'."""
+    field = Recipe.model_fields[name]
+    kinds = [kind for kind in _kinds(field.annotation) if kind is not type(None)]
+    optional = ", or nothing" if len(kinds) < len(_kinds(field.annotation)) else ""
+    if get_args(kinds[0]):
+        return _either([str(value) for value in get_args(kinds[0])]) + optional
+    if kinds[0] is bool:
+        return "true or false"
+    noun = "a whole number" if kinds[0] is int else "a number"
+    return noun + _bounds(field.metadata) + optional
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
+def _bounds(metadata: list[Any]) -> str:
+    """The limits of a number; every one of ours has a lower one."""
+    found = {
+        key: getattr(one, key) for one in metadata for key in ("ge", "gt", "le", "lt") if hasattr(one, key)
+    }
+    low, high = found.get("ge"), found.get("le")
+    if low is not None and high is not None:
+        return f" from {low:,} to {high:,}"
+    lower = f" above {found['gt']}" if low is None else f" of {low} or more"
+    if high is not None:
+        return f"{lower}, up to {high}"
+    return f"{lower} and below {found['lt']}" if "lt" in found else lower
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None or value == "" else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _as_now(values: dict[str, Any]) -> dict[str, Any]:

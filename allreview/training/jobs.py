@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 import db
 from allreview.errors import UserError
 from allreview.models.pretrained import availability
-from allreview.recipe import Recipe, make_recipe
+from allreview.recipe import BackboneName, Recipe, make_recipe
 from allreview.settings import Settings
 from allreview.training import snapshots
 from allreview.training.slots import somebody_works
@@ -91,8 +91,10 @@ def submit_all(
 
 
 def _require_weights(recipes: Sequence[Recipe], settings: Settings) -> None:
-    needed = [name for recipe in recipes if recipe.weights == "imagenet" for name in recipe.backbones]
-    for name in dict.fromkeys(needed):
+    needed: dict[BackboneName, None] = {
+        name: None for recipe in recipes if recipe.weights == "imagenet" for name in recipe.backbones
+    }
+    for name in needed:
         found = availability(name, settings, probe=True)
         if found.kind not in ("file", "download"):
             raise UserError(found.sentence)
