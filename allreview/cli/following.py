@@ -1,6 +1,7 @@
-"""Following a run from the terminal: its progress on stderr, until it ends or Ctrl-C is pressed."""
+"""Following runs from the terminal: their progress on stderr, until they end or Ctrl-C is pressed."""
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 import db
 from allreview.cli import output
+from allreview.cli.run_views import model_words, split_words
 from allreview.settings import Settings
 from allreview.training import jobs
 from allreview.training.runs import STAGES, get_run
@@ -20,6 +22,39 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.5
 _RESUME_SECONDS = 5.0
 _FUTILE_STARTS = 3  # a worker that dies this often before the run moves on will not live
+
+
+def follow_all(engine: sa.Engine, settings: Settings, run_ids: Sequence[int]) -> "list[RunRow]":
+    """Follow the runs one after the other, an ensemble's members before it; the runs as they are then.
+
+    After Ctrl-C the rest is not waited for.
+    """
+    waiting = True
+    for run_id, title in _order(engine, run_ids):
+        if waiting:
+            if title:
+                output.say(title)
+            waiting = not follow(engine, settings, run_id).unfinished
+    with db.reading(engine) as session:
+        return [get_run(session, run_id) for run_id in run_ids]
+
+
+def _order(engine: sa.Engine, run_ids: Sequence[int]) -> list[tuple[int, str]]:
+    """The runs to follow in the order they are worked on, each with a title where there are several."""
+    found: dict[int, str] = {}
+    with db.reading(engine) as session:
+        for number, run_id in enumerate(run_ids, start=1):
+            run = get_run(session, run_id, with_epochs=False)
+            for member in (get_run(session, one, with_epochs=False) for one in run.members):
+                if member.unfinished:
+                    found.setdefault(
+                        member.id, f"Run {member.id}, a member of run {run_id}: {model_words(member)}."
+                    )
+            which = (
+                f"Run {run_id}, {number} of {len(run_ids)}: {model_words(run)}, {split_words(run.recipe)}."
+            )
+            found[run_id] = which if len(run_ids) > 1 or run.members else ""
+    return list(found.items())
 
 
 def follow(engine: sa.Engine, settings: Settings, run_id: int) -> "RunRow":

@@ -1,20 +1,23 @@
-"""A recipe from a file, options and --set; a dataset from what a person types."""
+"""A recipe from its name, a file, options and --set; a dataset from what a person types."""
 
 import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from allreview.cli.options import LARGEST_ID
 from allreview.errors import UserError
-from allreview.recipe import BackboneName
+from allreview.recipe import BACKBONE_NAMES, Recipe
+from allreview.recipes import NAMED, named_settings
 from db.tables import Dataset
 
-BACKBONES: tuple[str, ...] = get_args(BackboneName)
+ENSEMBLE = "resnet50", "efficientnet_b3"
+"""The paper's ensemble."""
+_OPTIONAL = {name for name, field in Recipe.model_fields.items() if field.default is None}
 
 
 def backbone_name(text: str) -> str:
@@ -23,10 +26,45 @@ def backbone_name(text: str) -> str:
     Raises:
         UserError: no backbone has that name.
     """
-    for name in BACKBONES:
+    for name in BACKBONE_NAMES:
         if _key(text) == _key(name):
             return name
-    raise UserError(f"There is no backbone {text!r}: use one of {', '.join(BACKBONES)}.")
+    raise UserError(
+        f"There is no backbone {text!r}: use one of {', '.join(BACKBONE_NAMES)}, "
+        "two of them joined by +, or ensemble."
+    )
+
+
+def backbone_names(text: str) -> tuple[str, str | None]:
+    """The backbone and its partner: of `A+B` both, of `ensemble` the paper's, else there is no partner.
+
+    Raises:
+        UserError: no backbone has such a name, or there are more than two.
+    """
+    if _key(text) == "ensemble":
+        return ENSEMBLE
+    names = [backbone_name(part) for part in text.split("+")]
+    if len(names) > 2:
+        raise UserError(f"An ensemble has two backbones, as in resnet50+efficientnet_b3, not {len(names)}.")
+    return names[0], names[1] if len(names) == 2 else None
+
+
+def recipe_settings(text: str) -> dict[str, Any]:
+    """The settings of a named recipe, or of a file: what has a file suffix or a separator is a file.
+
+    Raises:
+        UserError: there is no such recipe, nor such a file, or it holds no settings.
+    """
+    path = Path(text).expanduser()
+    if not path.suffix and path.name == text:
+        if text.strip().casefold() in NAMED:
+            return named_settings(text)
+        if not path.is_file():
+            raise UserError(
+                f"There is no recipe {text!r}: the named recipes are {', '.join(NAMED)}; "
+                "or name a YAML or JSON file with recipe settings."
+            )
+    return recipe_file(text)
 
 
 def recipe_file(text: str) -> dict[str, Any]:
@@ -54,7 +92,8 @@ def recipe_file(text: str) -> dict[str, Any]:
 
 
 def set_values(pairs: Iterable[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs as a dict of strings; the recipe converts them. An empty crop is None.
+    """KEY=VALUE pairs as a dict of strings; the recipe converts them. A setting that may be empty is None
+    when nothing, or none, is given.
 
     Raises:
         UserError: a pair without a key or an equals sign.
@@ -64,21 +103,43 @@ def set_values(pairs: Iterable[str]) -> dict[str, Any]:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not key or not equals:
             raise UserError(f"--set takes KEY=VALUE, as in --set epochs=10, not {pair!r}.")
-        values[key] = None if key == "crop" and value.lower() in ("", "none") else value
+        values[key] = None if key in _OPTIONAL and value.lower() in ("", "none") else value
     return values
 
 
 def spelled(values: dict[str, Any]) -> dict[str, Any]:
-    """The same values with the backbone's name as recipes spell it."""
-    backbone = values.get("backbone")
-    return {**values, "backbone": backbone_name(backbone)} if isinstance(backbone, str) else values
+    """The same values with backbones as recipes spell them, an `A+B` as backbone and partner. A backbone alone
+    has no partner.
+
+    Raises:
+        UserError: there is no such backbone, or a partner is named twice.
+    """
+    found = dict(values)
+    if isinstance(values.get("partner"), str):
+        found["partner"] = backbone_name(values["partner"])
+    if isinstance(values.get("backbone"), str):
+        found["backbone"], second = backbone_names(values["backbone"])
+        if second is not None and found.get("partner") not in (None, second):
+            raise UserError(
+                f"backbone {values['backbone']!r} already names two, and partner {values['partner']!r} is a third."
+            )
+        found["partner"] = second or found.get("partner")
+    return found
 
 
-def from_scratch_if_it_must(values: dict[str, Any]) -> dict[str, Any]:
-    """AlexNet has no pretrained weights: where nothing else was asked for, it trains from scratch."""
-    if values.get("backbone") != "alexnet":
-        return values
-    return {"weights": "none", "mode": "finetune", **values}
+def completed(start: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """`start`, a recipe's settings, changed by what is `wanted`, with what follows for the weights.
+
+    AlexNet has no pretrained weights, so it trains from scratch where nothing else was asked for; and from
+    scratch everything is trained, not the head alone.
+    """
+    start, wanted = spelled(start), spelled(wanted)
+    if wanted.get("weights") == "none":
+        start.pop("mode", None)
+    values = start | wanted
+    if "alexnet" in (values.get("backbone"), values.get("partner")):
+        values = {"weights": "none", **values}
+    return {"mode": "finetune", **values} if values.get("weights") == "none" else values
 
 
 def find_dataset(session: Session, text: str | None) -> Dataset:

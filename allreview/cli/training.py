@@ -4,20 +4,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from allreview.cli import output
+from allreview.cli import output, run_views
 from allreview.cli.options import LARGEST_ID, Json, RunId
-from allreview.errors import UserError
+from allreview.wording import listed
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
+    from collections.abc import Sequence
 
-    from allreview.recipe import Recipe
     from allreview.training.runs import RunRow
+    from allreview.training.series import Protocol
 
 State = Literal["queued", "running", "finished", "stopped", "failed"]
 Mode = Literal["features", "finetune"]
-
-_SHOWN_SCORES = ("accuracy", "balanced_accuracy", "weighted_f1", "auroc", "ece")
+ProtocolName = Literal["leak-group", "image", "both"]
+_PROTOCOLS: "dict[ProtocolName, Protocol]" = {"leak-group": "leak_group", "image": "image", "both": "both"}
 
 
 def train(
@@ -26,16 +26,34 @@ def train(
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="MobileNetV2, ResNet50, EfficientNetB3, VGG16 or AlexNet."),
+        typer.Option(
+            metavar="NAME",
+            help="MobileNetV2, ResNet50, EfficientNetB3, VGG16 or AlexNet; two as A+B, or 'ensemble' for the "
+            "paper's two.",
+        ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Start from the settings in a YAML or JSON file.")
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Start from a named recipe, or from a YAML or JSON file."),
     ] = None,
     mode: Annotated[
         Mode | None, typer.Option(help="Train the head on frozen features, or everything end to end.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Passes over the training cells.")
+    ] = None,
+    protocol: Annotated[
+        ProtocolName | None,
+        typer.Option(
+            help="Test on whole leak groups, on single images of patients that are in training too, or train "
+            "both ways to see the difference."
+        ),
+    ] = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K|all", help="Cross-validate: one run for each of K folds, or of the folds there are."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -50,37 +68,67 @@ def train(
             help="Retrain this run on the labels as they are now, by its recipe and its split.",
         ),
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Enqueue the run and do not wait for it.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Enqueue and do not wait.")] = False,
     json: Json = False,
 ) -> int:
-    """Train on the labels as they are now, and follow the run. Ctrl-C leaves it going."""
-    from allreview.cli.following import follow
+    """Train on the labels as they are now, and follow the run or runs. Ctrl-C leaves them going."""
+    from allreview.cli.following import follow_all
     from allreview.cli.recipes import set_values
+    from allreview.cli.requests import Request, planned
     from allreview.store import open_store
     from allreview.training import jobs
 
     options = {"backbone": backbone, "mode": mode, "epochs": epochs}
-    wanted = {key: value for key, value in options.items() if value is not None} | set_values(set_ or ())
+    request = Request(
+        dataset=dataset,
+        recipe=recipe,
+        settings={key: value for key, value in options.items() if value is not None},
+        changes=set_values(set_ or ()),
+        parent=parent,
+        protocol=_PROTOCOLS[protocol] if protocol else None,
+        folds=folds,
+    )
     settings = output.settings()
     engine = open_store(settings)
-    dataset_id, made = _plan(engine, dataset, recipe, wanted, parent)
-    run_id = jobs.submit(engine, settings, dataset_id=dataset_id, recipe=made, parent_id=parent)
-    if detach:
-        return _tell_start(engine, run_id, json)
-    run = follow(engine, settings, run_id)
-    if run.unfinished:
+    dataset_id, recipes = planned(engine, request)
+    run_ids = jobs.submit_all(engine, settings, dataset_id, recipes, parent)
+    found = [_run(run_id) for run_id in run_ids] if detach else follow_all(engine, settings, run_ids)
+    if not detach and any(run.unfinished for run in found):
+        _say_going_on([run.id for run in found if run.unfinished])
+    _tell(found, json, ended=not any(run.unfinished for run in found) and not detach)
+    failed = [run for run in found if run.state == "failed"]
+    for run in failed:
+        output.say(f"Run {run.id} failed: {run.message}")
+    return 1 if failed else 0
+
+
+def _say_going_on(run_ids: "Sequence[int]") -> None:
+    if len(run_ids) == 1:
+        only = run_ids[0]
         output.say(
-            f"Run {run_id} goes on without you: see `allreview show {run_id}`, or `allreview stop {run_id}`."
+            f"Run {only} goes on without you: see `allreview show {only}`, or `allreview stop {only}`."
         )
-        return _tell_start(engine, run_id, json)
+    else:
+        numbers = listed([str(run_id) for run_id in run_ids])
+        output.say(
+            f"Runs {numbers} go on without you: see `allreview runs`, or `allreview stop RUN` for each."
+        )
+
+
+def _tell(found: "Sequence[RunRow]", json: bool, *, ended: bool) -> None:
+    """The run or runs on stdout: what they came to, or only their state while they go on."""
     if json:
-        output.emit(_result(run))
-    elif run.state != "failed":
-        _print_run(run)
-    if run.state == "failed":
-        output.say(f"Run {run_id} failed: {run.message}")
-        return 1
-    return 0
+        shown: list[dict[str, Any]] = [
+            run_views.result(run) if ended else {"run": run.id, "state": run.state} for run in found
+        ]
+        output.emit(shown[0] if len(found) == 1 else {"series": found[0].series, "runs": shown})
+    elif not ended:
+        for run in found:
+            output.line(f"Run {run.id} is {run.state}.")
+    elif len(found) > 1:
+        run_views.print_runs(found)
+    elif found[0].state != "failed":
+        run_views.print_run(found[0])
 
 
 def runs(
@@ -98,35 +146,33 @@ def runs(
         dataset_id = find_dataset(session, dataset).id if dataset is not None else None
         found = list_runs(session, dataset_id=dataset_id, states=(state,) if state else None)
     if json:
-        output.emit([facts(run) for run in found])
+        output.emit([run_views.facts(run) for run in found])
         return
     if not found:
         output.line("There are no runs yet.")
         return
-    columns = (
-        "run",
-        "dataset",
-        "backbone",
-        "mode",
-        "state",
-        "parent",
-        "best epoch",
-        "validation",
-        "test",
-        "s",
-    )
-    output.table(
-        columns, [_run_line(run) for run in found], numbers=("run", "parent", "best epoch", *columns[-3:])
-    )
+    run_views.print_runs(found)
 
 
-def show(run_id: RunId, json: Json = False) -> None:
+def show(
+    run_id: RunId,
+    recipe: Annotated[
+        bool, typer.Option("--recipe", help="Print the recipe alone, as `train --recipe` takes it.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Everything known about one run: recipe, epochs, figures."""
+    from allreview.recipes import as_yaml
+
     run = _run(run_id)
-    if json:
-        output.emit(facts(run) | {"epochs": _epochs(run)})
+    if recipe and json:
+        output.emit(run.recipe.model_dump())
+    elif recipe:
+        output.line(as_yaml(run.recipe).rstrip())
+    elif json:
+        output.emit(run_views.facts(run) | {"epochs": run.history})
     else:
-        _print_run(run)
+        run_views.print_run(run)
 
 
 def stop(run_id: RunId, json: Json = False) -> None:
@@ -147,74 +193,6 @@ def stop(run_id: RunId, json: Json = False) -> None:
         output.line(f"Run {run_id} is {state}.")
 
 
-def facts(run: "RunRow") -> dict[str, Any]:
-    """Everything about a run but its epochs, as plain values."""
-    return _result(run) | {
-        "dataset": run.dataset,
-        "dataset_id": run.dataset_id,
-        "snapshot_id": run.snapshot_id,
-        "classes": run.classes,
-        "train": run.metrics.get("train", {}),
-        "weights_hash": run.weights_hash,
-        "stop_requested": run.stop_requested,
-        "stage": run.stage,
-        "done": run.done,
-        "total": run.total,
-        "rate": run.rate,
-        "seconds_left": run.seconds_left,
-        "created_at": run.created_at,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-    }
-
-
-def _result(run: "RunRow") -> dict[str, Any]:
-    return {
-        "run": run.id,
-        "state": run.state,
-        "seconds": run.seconds,
-        "recipe": run.recipe.model_dump(),
-        "snapshot": run.snapshot_hash,
-        "parent": run.parent_id,
-        "best_epoch": run.best_epoch,
-        "validation": run.metrics.get("validation", {}),
-        "test": run.metrics.get("test", {}),
-        "message": run.message,
-    }
-
-
-def _plan(
-    engine: "sa.Engine", dataset: str | None, file: str | None, wanted: dict[str, Any], parent: int | None
-) -> "tuple[int, Recipe]":
-    """What to train on and by which recipe: the file's or the parent's settings, changed by the options."""
-    import db
-    from allreview.cli.recipes import find_dataset, from_scratch_if_it_must, recipe_file, spelled
-    from allreview.recipe import make_recipe
-    from allreview.training.runs import get_run
-
-    values = recipe_file(file) if file is not None else {}
-    with db.reading(engine) as session:
-        if parent is None:
-            dataset_id = find_dataset(session, dataset).id
-        else:
-            before = get_run(session, parent, with_epochs=False)
-            dataset_id = before.dataset_id
-            if dataset is not None and find_dataset(session, dataset).id != dataset_id:
-                raise UserError(
-                    f"Run {parent} was trained on {before.dataset!r}: a retrain stays on the same dataset."
-                )
-            if file is None:
-                values = before.recipe.model_dump()
-                if spelled(wanted).get("backbone", values["backbone"]) != values["backbone"]:
-                    # The weights and mode of another backbone need not be possible for this one.
-                    values = {key: value for key, value in values.items() if key not in ("weights", "mode")}
-    complete = from_scratch_if_it_must(spelled(values | wanted))
-    made = make_recipe(complete)
-    if made.weights == "none":
-        output.say(f"{made.backbone} starts from scratch, without pretrained weights.")
-    return dataset_id, made
-
-
 def _run(run_id: int) -> "RunRow":
     import db
     from allreview.store import open_store
@@ -222,68 +200,3 @@ def _run(run_id: int) -> "RunRow":
 
     with db.reading(open_store(output.settings())) as session:
         return get_run(session, run_id)
-
-
-def _tell_start(engine: "sa.Engine", run_id: int, json: bool) -> int:
-    import db
-    from allreview.training.runs import get_run
-
-    with db.reading(engine) as session:
-        run = get_run(session, run_id, with_epochs=False)
-    if json:
-        output.emit({"run": run.id, "state": run.state})
-    else:
-        output.line(f"Run {run.id} is {run.state}.")
-    return 0
-
-
-def _epochs(run: "RunRow") -> list[dict[str, Any]]:
-    return run.history
-
-
-def _run_line(run: "RunRow") -> tuple[object, ...]:
-    scores = [output.percent(run.metrics.get(part, {}).get("accuracy")) for part in ("validation", "test")]
-    seconds = None if run.seconds is None else round(run.seconds)
-    recipe = run.recipe
-    return (
-        run.id, run.dataset, recipe.backbone, recipe.mode, run.state, run.parent_id, run.best_epoch,
-        *scores, seconds,
-    )  # fmt: skip
-
-
-def _print_run(run: "RunRow") -> None:
-    took = "" if run.seconds is None else f" after {run.seconds:.0f} s"
-    origin = f", retrain of run {run.parent_id}" if run.parent_id else ""
-    output.line(f"Run {run.id} on {run.dataset!r}{origin}: {run.state}{took}.")
-    if run.message:
-        output.line(run.message)
-    changed = ", ".join(f"{key}={value}" for key, value in run.recipe.model_dump().items())
-    output.line(f"Recipe: {changed}.")
-    output.line(f"Snapshot: {run.snapshot_hash}.")
-    if run.epochs:
-        output.table(
-            ("epoch", "loss", "accuracy", "validation loss", "validation accuracy", ""),
-            [
-                (
-                    row.epoch,
-                    f"{row.loss:.4f}",
-                    output.percent(row.accuracy),
-                    f"{row.val_loss:.4f}",
-                    output.percent(row.val_accuracy),
-                    "best" if row.epoch == run.best_epoch else "",
-                )
-                for row in run.epochs
-            ],
-            numbers=("epoch", "loss", "accuracy", "validation loss", "validation accuracy"),
-        )
-    parts = [(part, run.metrics[part]) for part in ("train", "validation", "test") if part in run.metrics]
-    if parts:
-        output.table(
-            ("part", "cells", *(name.replace("_", " ") for name in _SHOWN_SCORES)),
-            [
-                (part, found["n"], *(output.percent(found[name]) for name in _SHOWN_SCORES))
-                for part, found in parts
-            ],
-            numbers=("cells", *(name.replace("_", " ") for name in _SHOWN_SCORES)),
-        )
-        output.line("Figures are on source labels; --json has those on current labels too.")

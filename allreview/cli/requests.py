@@ -1,0 +1,106 @@
+"""From the options of `train` to the recipes of the runs it makes."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import db
+from allreview.cli import output
+from allreview.cli.recipes import completed, find_dataset, recipe_settings, spelled
+from allreview.errors import UserError
+from allreview.recipe import Recipe, make_recipe
+from allreview.training import series, snapshots
+from allreview.training.runs import get_run
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from sqlalchemy.orm import Session
+
+_OF_THE_SPLIT = ("split", "folds", "fold")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody typed. `settings` are those of options, `changes` those of --set, which go first."""
+
+    dataset: str | None = None
+    recipe: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
+    parent: int | None = None
+    protocol: series.Protocol | None = None
+    folds: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.parent is not None and (self.protocol or self.folds):
+            raise UserError(
+                "A retrain keeps its parent's split: leave out --protocol and --folds with --parent."
+            )
+        if self.protocol and "split" in self.changes:
+            raise UserError("--protocol and --set split both choose the split: give one of them.")
+        if self.folds and {"folds", "fold"} & set(self.changes):
+            raise UserError(
+                "--folds makes a run of every fold; for one of them use --set folds=5 --set fold=2."
+            )
+
+
+def planned(engine: "sa.Engine", request: Request) -> tuple[int, list[Recipe]]:
+    """The id of the dataset to train on, and the recipe of each run.
+
+    Raises:
+        UserError: no such dataset, parent, recipe or fold, or settings that contradict each other.
+    """
+    with db.reading(engine) as session:
+        dataset_id, start = _start(session, request)
+        wanted = spelled(request.settings) | spelled(request.changes) | _folds(request.folds)
+        values = completed(start, wanted)
+        _check_folds(values, request.folds)
+        recipe = make_recipe(values)
+        recipes = series.plan(
+            recipe,
+            protocol=request.protocol,
+            cross_validate=request.folds is not None,
+            fold_names=snapshots.fold_names(session, dataset_id),
+        )
+    if recipe.weights == "none":
+        also = " is" if recipe.partner is None else f" and {recipe.partner} are"
+        output.say(
+            f"{recipe.backbone}{also} trained from scratch, without pretrained weights (mode=finetune)."
+        )
+    return dataset_id, recipes
+
+
+def _start(session: "Session", request: Request) -> tuple[int, dict[str, Any]]:
+    """The dataset's id, and the settings that options change: the recipe's, or the parent's."""
+    start = recipe_settings(request.recipe) if request.recipe is not None else {}
+    if request.parent is None:
+        return find_dataset(session, request.dataset).id, start
+    before = get_run(session, request.parent, with_epochs=False)
+    if request.dataset is not None and find_dataset(session, request.dataset).id != before.dataset_id:
+        raise UserError(
+            f"Run {request.parent} was trained on {before.dataset!r}: a retrain stays on the same dataset."
+        )
+    own = before.recipe.model_dump()
+    if request.recipe is not None:
+        return before.dataset_id, {name: own[name] for name in _OF_THE_SPLIT} | start
+    wanted = spelled(request.settings) | spelled(request.changes)
+    if any(wanted.get(name, own[name]) != own[name] for name in ("backbone", "partner")):
+        # The weights and mode of another backbone need not be possible for this one.
+        own = {name: value for name, value in own.items() if name not in ("weights", "mode")}
+    return before.dataset_id, own
+
+
+def _folds(text: str | None) -> dict[str, Any]:
+    return {} if text is None or text.strip().lower() == "all" else {"folds": text.strip(), "fold": 0}
+
+
+def _check_folds(values: dict[str, Any], folds: str | None) -> None:
+    if folds is None:
+        return
+    of_dataset = values.get("split") == "dataset_folds"
+    if of_dataset and values.get("folds") is not None:
+        raise UserError("The dataset's own folds decide how many there are: use --folds all.")
+    if not of_dataset and values.get("folds") is None:
+        raise UserError(
+            "--folds all trains once for each fold of the recipe or the dataset, and here there are none: "
+            "give their number, as in --folds 5, or set split=dataset_folds."
+        )
