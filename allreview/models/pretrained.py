@@ -128,9 +128,13 @@ def file_hash(path: Path) -> str:
 
 
 def files_hash(weights: Mapping[BackboneName, Path]) -> str | None:
-    """What stands for the pretrained files of a model: the SHA-256 of the only one; for several, that of the
-    lines `name sha256`, sorted; None for none."""
-    hashes = {name: file_hash(path) for name, path in weights.items()}
+    """What stands for the pretrained files of a model: the `joint_hash` of their SHA-256."""
+    return joint_hash({name: file_hash(path) for name, path in weights.items()})
+
+
+def joint_hash(hashes: Mapping[BackboneName, str]) -> str | None:
+    """One hash for the weights of several backbones: the only one's own; for several, the SHA-256 of the lines
+    `name hash`, sorted; None for none."""
     if len(hashes) <= 1:
         return next(iter(hashes.values()), None)
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))

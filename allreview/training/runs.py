@@ -28,7 +28,9 @@ UNFINISHED = ("queued", "running")
 STAGES = {
     "features": "Computing features",
     "fit": "Training",
+    "members": "Waiting for its members",
     "evaluate": "Evaluating",
+    "keep": "Writing figures and model card",
     "explain": "Preparing saliency",
 }
 """What a run does, in words, in the order it does it."""
