@@ -91,6 +91,8 @@ def finished_run(
     *,
     parts: dict[int, str] | None = None,
     recipe: Recipe | None = None,
+    series: str | None = None,
+    temperature: float | None = None,
 ) -> int:
     """A finished run that predicted `{cell: (label, probability)}`, of two classes; parts default to train."""
     recipe = recipe or Recipe()
@@ -111,6 +113,8 @@ def finished_run(
             snapshot_id=snapshot.id,
             classes=dataset.classes,
             state="finished",
+            series=series,
+            temperature=temperature,
         )
         session.add(run)
         session.flush()
