@@ -30,7 +30,7 @@ def evaluate_run(engine: sa.Engine, settings: Settings, run_id: int) -> None:
     shutil.rmtree(settings.run_folder(run_id) / "backup", ignore_errors=True)
     model = load_model(settings.run_folder(run_id))
     if run.recipe.mode == "features":
-        features = features_of(run.recipe, cells, settings, progress, flipped=False, quiet=True)
+        features = features_of(run.recipe, cells, settings, progress)
         probabilities = fitting.head_probabilities(model, features)
     else:
         probabilities = _predict(model, cells, settings, progress)

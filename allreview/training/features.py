@@ -1,10 +1,12 @@
-"""Cached features of a frozen backbone.
+"""Cached features of frozen backbones.
 
-A frozen backbone says the same of the same image every time, so each image passes through it once. Under
-`features/<key>/` lie the pooled vectors of one key: backbone, weights, image size, crop, preprocessing,
-view and precision (`key.json` says which). The folder is append-only: a chunk is `<id>.npy`, the vectors,
-and `<id>.sha256.npy`, the cells' hashes, written last as its commit mark. So a killed worker leaves at most
-an unmarked file that nobody reads, and two workers on one folder at worst compute a cell twice.
+A frozen backbone says the same of the same image every time, so each image passes through it once in each view
+of it. Under `features/<key>/` lie the pooled vectors of one key: backbone, weights, image size, crop,
+preprocessing, view and precision (`key.json` says which). The folder is append-only: a chunk is `<id>.npy`, the
+vectors, and `<id>.sha256.npy`, the cells' hashes, written last as its commit mark. So a killed worker leaves at
+most an unmarked file that nobody reads, and two workers on one folder at worst compute a cell twice.
+
+An ensemble's features are those of its backbones side by side, each from its own cache, which single runs share.
 """
 
 import hashlib
@@ -12,12 +14,12 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -30,6 +32,7 @@ from allreview.models.pretrained import file_hash
 from allreview.models.saving import put_in_place
 from allreview.recipe import BackboneName, Recipe
 from allreview.settings import Settings
+from allreview.training.augmentation import SETTINGS, VERSION, augmented
 
 BATCH = 32
 """Images per forward pass. Fixed and padded, so that an image's features do not depend on its neighbours."""
@@ -65,27 +68,87 @@ def read_cell(cell: CellImage, recipe: Recipe, max_pixels: int) -> np.ndarray:
         raise UserError(f"{str(cell.path)!r} cannot be used: {error}.") from None
 
 
+@dataclass(frozen=True)
+class View:
+    """One way to show a cell to a frozen backbone: as it is, mirrored, or in a version drawn at random.
+
+    Of the drawn versions there are many, told apart by `number`. Each follows from the cell's content, the
+    recipe's augmentation and seed, and the number: of more views the first are those there were before.
+    """
+
+    kind: Literal["original", "flipped", "drawn"]
+    number: int = 0
+
+    def of(self, pixels: np.ndarray, cell: CellImage, recipe: Recipe) -> np.ndarray:
+        """The cell's pixels uint8 [size, size, 3] in this view."""
+        if self.kind == "drawn":
+            content = [int(cell.sha256[start : start + 8], 16) for start in range(0, 64, 8)]
+            return augmented(pixels, recipe, np.random.default_rng([recipe.seed, self.number, *content]))
+        return pixels[:, ::-1] if self.kind == "flipped" else pixels
+
+    def key(self, recipe: Recipe) -> Any:
+        """What the features in this view depend on besides the cell."""
+        if self.kind != "drawn":
+            return self.kind
+        settings = {name: getattr(recipe, name) for name in SETTINGS}
+        return {"drawn": self.number, "seed": recipe.seed, "version": VERSION, **settings}
+
+
+ORIGINAL, FLIPPED = View("original"), View("flipped")
+
+
+def training_views(recipe: Recipe) -> list[View]:
+    """The views a head is trained on: the cell itself and, when the recipe only mirrors, the mirrored cell; with
+    any other augmentation `recipe.views` drawn versions."""
+    if recipe.augments_pixels:
+        return [View("drawn", number) for number in range(recipe.views)]
+    return [ORIGINAL, FLIPPED] if recipe.flip else [ORIGINAL]
+
+
 def cached_features(
     images: Sequence[CellImage],
     recipe: Recipe,
-    weights: Path,
+    weights: Mapping[BackboneName, Path],
     settings: Settings,
     *,
-    flipped: bool,
+    view: View = ORIGINAL,
     progress: Progress,
     check: Check,
 ) -> np.ndarray:
     """The pooled features of the cells, float32 [n, features], in the order given; computes what is missing.
 
-    `progress(done, total, rate)` counts distinct cells, those found in the cache included; `rate` is in
-    images a second, of the computed ones (0 while there are none). `check()` is called before every batch
-    and may raise to stop: what is committed by then stays.
+    Those of several backbones stand side by side, in the order of `recipe.backbones`; `weights` has the file of
+    each. `progress(done, total, rate)` counts distinct cells, once for each backbone, those found in the cache
+    included; `rate` is in images a second, of the computed ones (0 while there are none). `check()` is called
+    before every batch and may raise to stop: what is committed by then stays.
 
     Raises:
         UserError: a file cannot be read or has changed, or the weights do not fit the backbone.
     """
-    backbone = frozen_backbone(recipe, weights)
-    folder = _open_folder(recipe, backbone, settings, flipped)
+    names = recipe.backbones
+    distinct = len({image.sha256 for image in images})
+    found = []
+    for place, name in enumerate(names):
+
+        def in_all(done: int, total: int, rate: float, place: int = place) -> None:
+            progress(place * distinct + done, len(names) * total, rate)
+
+        backbone = frozen_backbone(name, recipe.image_size, weights[name])
+        found.append(_of_one(images, recipe, backbone, settings, view=view, progress=in_all, check=check))
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+
+def _of_one(
+    images: Sequence[CellImage],
+    recipe: Recipe,
+    backbone: "FrozenBackbone",
+    settings: Settings,
+    *,
+    view: View,
+    progress: Progress,
+    check: Check,
+) -> np.ndarray:
+    folder = _open_folder(recipe, backbone, settings, view)
     found = _load_chunks(folder, backbone.n_features, {image.sha256 for image in images})
     distinct = {image.sha256: image for image in images}
     missing = [image for sha256, image in distinct.items() if sha256 not in found]
@@ -94,10 +157,9 @@ def cached_features(
     chunk: dict[str, np.ndarray] = {}
     computed = 0
     try:
-        for batch, pixels in _decoded(missing, recipe, settings.max_pixels):
+        for batch, pixels in decoded(missing, recipe, settings.max_pixels, view):
             check()
-            vectors = backbone(pixels[:, :, ::-1] if flipped else pixels)
-            chunk |= {image.sha256: vector for image, vector in zip(batch, vectors, strict=True)}
+            chunk |= {image.sha256: vector for image, vector in zip(batch, backbone(pixels), strict=True)}
             computed += len(batch)
             if len(chunk) >= CHUNK:
                 _commit(folder, chunk)
@@ -116,12 +178,13 @@ def cached_features(
 class FrozenBackbone:
     """A backbone with its weights, traced once. `model` is what `allreview.models.building.join` takes."""
 
-    def __init__(self, recipe: Recipe, weights: Path, weights_hash: str) -> None:
-        self.model = build_backbone(recipe, weights)
+    def __init__(self, name: BackboneName, image_size: int, weights: Path, weights_hash: str) -> None:
+        self.name: BackboneName = name
         self.weights_hash = weights_hash
+        self.model = build_backbone(name, image_size, weights)
         self.n_features = int(self.model.output_shape[-1])
-        self._preprocess = backbone_named(recipe.backbone).preprocess
-        signature = [tf.TensorSpec((BATCH, recipe.image_size, recipe.image_size, 3), tf.float32)]
+        self._preprocess = backbone_named(name).preprocess
+        signature = [tf.TensorSpec((BATCH, image_size, image_size, 3), tf.float32)]
         self._forward: Any = tf.function(
             lambda batch: self.model(batch, training=False), input_signature=signature
         )
@@ -133,36 +196,33 @@ class FrozenBackbone:
         return self._forward(tf.constant(padded)).numpy()[: len(pixels)]
 
 
-def frozen_backbone(recipe: Recipe, weights: Path) -> FrozenBackbone:
-    """The recipe's frozen backbone. The last two are kept in memory, known by their weights' content."""
-    return _build_backbone(recipe.backbone, recipe.image_size, weights, file_hash(weights))
+def frozen_backbone(name: BackboneName, image_size: int, weights: Path) -> FrozenBackbone:
+    """A frozen backbone. The last two are kept in memory, known by their weights' content."""
+    return _build_backbone(name, image_size, weights, file_hash(weights))
 
 
 @lru_cache(maxsize=2)
 def _build_backbone(name: BackboneName, size: int, weights: Path, weights_hash: str) -> FrozenBackbone:
-    recipe = Recipe(backbone=name, image_size=size)  # pyright: ignore[reportCallIssue]
-    return FrozenBackbone(recipe, weights, weights_hash)
+    return FrozenBackbone(name, size, weights, weights_hash)
 
 
-def _open_folder(recipe: Recipe, backbone: FrozenBackbone, settings: Settings, flipped: bool) -> Path:
+def _open_folder(recipe: Recipe, backbone: FrozenBackbone, settings: Settings, view: View) -> Path:
     key = {
         "format": FORMAT,
-        "backbone": recipe.backbone,
+        "backbone": backbone.name,
         "weights_sha256": backbone.weights_hash,
         "image_size": recipe.image_size,
         "crop": recipe.crop,
-        "preprocessing": backbone_named(recipe.backbone).preprocessing,
+        "preprocessing": backbone_named(backbone.name).preprocessing,
         "pooling": "max",
         "precision": "float32",
-        "view": "flipped" if flipped else "original",
+        "view": view.key(recipe),
     }
     text = json.dumps(key, sort_keys=True, indent=2)
     folder = settings.features / hashlib.sha256(text.encode()).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "key.json").exists():
-        temporary = folder / f"{uuid.uuid4().hex}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / "key.json")
+        _write(folder / "key.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return folder
 
 
@@ -184,29 +244,54 @@ def _load_chunks(folder: Path, n_features: int, wanted: set[str]) -> dict[str, n
 
 
 def _commit(folder: Path, chunk: dict[str, np.ndarray]) -> None:
+    """Write a chunk whole, or leave nothing of it."""
     if not chunk:
         return
     name = uuid.uuid4().hex
-    _write_array(folder / f"{name}.npy", np.stack(list(chunk.values())))
-    _write_array(folder / f"{name}.sha256.npy", np.array(list(chunk), dtype="S64"))
+    vectors, mark = folder / f"{name}.npy", folder / f"{name}.sha256.npy"
+    _write_array(vectors, np.stack(list(chunk.values())))
+    try:
+        _write_array(mark, np.array(list(chunk), dtype="S64"))
+    except BaseException:
+        vectors.unlink(missing_ok=True)
+        raise
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
-        np.save(stream, array, allow_pickle=False)
-    put_in_place(temporary, path)
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            np.save(stream, array, allow_pickle=False)
+
+    _write(path, write)
 
 
-def _decoded(
-    images: Sequence[CellImage], recipe: Recipe, max_pixels: int
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written beside its place, and rename it there; on failure nothing is left."""
+    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
+    try:
+        write(temporary)
+        put_in_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def decoded(
+    images: Sequence[CellImage], recipe: Recipe, max_pixels: int, view: View = ORIGINAL
 ) -> Iterator[tuple[Sequence[CellImage], np.ndarray]]:
-    """Batches with their pixels, decoded in threads while the batch before is in the network."""
+    """Batches of at most `BATCH` cells with their pixels uint8 [n, size, size, 3], read in threads while whoever
+    asks works on the batch before.
+
+    Raises:
+        UserError: a file cannot be read or has changed; names it.
+    """
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
 
+        def shown(image: CellImage) -> np.ndarray:
+            return view.of(read_cell(image, recipe, max_pixels), image, recipe)
+
         def submit(batch: Iterable[CellImage]) -> list[Future[np.ndarray]]:
-            return [pool.submit(read_cell, image, recipe, max_pixels) for image in batch]
+            return [pool.submit(shown, image) for image in batch]
 
         try:
             ahead = submit(batches[0]) if batches else []

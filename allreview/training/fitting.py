@@ -1,12 +1,7 @@
-"""The fit, in both modes, resumable at the epoch.
+"""The fit, in both modes, resumable at the epoch."""
 
-Order, views and dropout of an epoch follow from the recipe's seed and the epoch's number: a fit that was
-killed and resumed gives the numbers of one that was not.
-"""
-
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,40 +11,20 @@ import numpy as np
 import tensorflow as tf
 
 from allreview.errors import UserError
-from allreview.models.backbones import backbone_named
-from allreview.models.building import build_head, build_model, compile_model, head_of, join
+from allreview.models.building import build_head, build_model, head_of, join
 from allreview.models.saving import TrainedModel
-from allreview.recipe import Recipe
+from allreview.recipe import BackboneName, Recipe
 from allreview.settings import Settings
-from allreview.training.callbacks import (
-    BEST_FILE,
-    Batches,
-    EpochKeeper,
-    EpochRow,
-    FitHooks,
-    Reporter,
-    StopRequested,
-    best_epoch,
-    kept_epoch,
-    restore_backup,
-)
-from allreview.training.features import CellImage, frozen_backbone, read_cell
-
-__all__ = [
-    "EpochRow",
-    "FitHooks",
-    "StopRequested",
-    "best_epoch",
-    "best_model",
-    "fit_end_to_end",
-    "fit_head",
-    "head_probabilities",
-    "kept_epoch",
-]
+from allreview.training import machine
+from allreview.training.batches import FeatureBatches, ImageBatches, drawn, one_hot
+from allreview.training.callbacks import EpochKeeper, Reporter
+from allreview.training.checkpoints import BEST_FILE, kept_epoch, restore_backup
+from allreview.training.compiling import compiled
+from allreview.training.epochs import FitHooks, is_over
+from allreview.training.features import CellImage, decoded, frozen_backbone
+from allreview.training.tensorboard import EventLog
 
 VALIDATION_BATCH = 256
-PIXEL_MEMORY_BYTES = 1 << 30
-"""Decoded training cells are kept in memory between epochs up to this size; the rest is decoded anew."""
 
 
 def fit_head(
@@ -64,9 +39,9 @@ def fit_head(
 ) -> keras.Model:
     """Train the head on cached features, and return it with the weights of its best epoch.
 
-    `views` holds the training cells' features float32 [n, d], once for each view (original, and mirrored
-    when the recipe flips); in every epoch each cell appears once, in a view chosen at random. `labels` are
-    class positions [n]. `folder` is the run's own; a fit found half done there goes on.
+    `views` holds the training cells' features float32 [n, d], once for each of `features.training_views`; see
+    `batches.drawn` for which is shown when. `labels` are class positions [n]. `folder` is the run's own; a fit
+    found half done there goes on.
 
     Raises:
         StopRequested: from `hooks.check`; `best_model` then has the best complete epoch, if there is one.
@@ -75,9 +50,9 @@ def fit_head(
     _require_cells(labels, validation_labels)
     _seed(recipe)
     head = build_head(recipe, views[0].shape[1], n_classes)
-    _start_normalization(head, views)
+    _start_normalization(head, views, drawn(recipe, labels, 1, 0)[0])
     train = FeatureBatches(recipe, views, labels, n_classes)
-    held_out = (validation, _one_hot(validation_labels, n_classes))
+    held_out = (validation, one_hot(validation_labels, n_classes))
     return _fit(head, recipe, train, held_out, folder=folder, hooks=hooks)
 
 
@@ -88,14 +63,18 @@ def fit_end_to_end(
     validation: Sequence[CellImage],
     validation_labels: np.ndarray,
     classes: Sequence[str],
-    weights: Path | None,
+    weights: Mapping[BackboneName, Path],
     folder: Path,
     settings: Settings,
     hooks: FitHooks,
+    *,
+    precision: machine.Precision = "float32",
+    devices: Sequence[str] | None = None,
 ) -> keras.Model:
-    """Train backbone and head together on images, and return the model with the weights of its best epoch.
+    """Train backbones and head together on images, and return the model with the weights of its best epoch.
 
-    `weights` is the pretrained file, None when the recipe starts from scratch. For the rest see `fit_head`.
+    `weights` has the pretrained file of each backbone, none from scratch. `devices` share each batch: all GPUs
+    unless they are named. For the rest see `fit_head`.
 
     Raises:
         StopRequested: from `hooks.check`.
@@ -103,7 +82,6 @@ def fit_end_to_end(
     """
     _require_cells(labels, validation_labels)
     _seed(recipe)
-    model = build_model(recipe, classes, weights)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         reading = {"max_pixels": settings.max_pixels, "pool": pool}
         batches = ImageBatches(recipe, train, labels, len(classes), training=True, **reading)
@@ -111,7 +89,9 @@ def fit_end_to_end(
             recipe, validation, validation_labels, len(classes), training=False, **reading
         )
         try:
-            return _fit(model, recipe, batches, held_out, folder=folder, hooks=hooks)
+            with machine.strategy(devices).scope(), machine.computing_in(precision):
+                model = build_model(recipe, classes, weights)
+                return _fit(model, recipe, batches, held_out, folder=folder, hooks=hooks)
         except tf.errors.OpError:
             # tf.data hides what a Python reader raised behind an error of its own.
             failure = batches.failure or held_out.failure
@@ -121,12 +101,12 @@ def fit_end_to_end(
 
 
 def best_model(
-    recipe: Recipe, classes: Sequence[str], weights: Path | None, folder: Path
+    recipe: Recipe, classes: Sequence[str], weights: Mapping[BackboneName, Path], folder: Path
 ) -> keras.Model | None:
     """The whole flat model with the weights of the best epoch in `folder`; None if no epoch was completed.
 
-    For both modes, after a fit has ended or was stopped. In *features* mode the backbone's layers are those
-    of the backbone kept in memory.
+    For both modes, after a fit has ended or was stopped; it computes in float32 whatever it was trained in. In
+    *features* mode the layers of a single backbone are those of the one kept in memory.
     """
     if kept_epoch(folder) is None:
         return None
@@ -134,12 +114,10 @@ def best_model(
         model = build_model(recipe, classes, weights)
         model.load_weights(folder / BEST_FILE)
         return model
-    if weights is None:
-        raise ValueError("a frozen backbone needs its weights")
-    backbone = frozen_backbone(recipe, weights)
-    head = build_head(recipe, backbone.n_features, len(classes))
+    backbones = [frozen_backbone(name, recipe.image_size, weights[name]) for name in recipe.backbones]
+    head = build_head(recipe, sum(backbone.n_features for backbone in backbones), len(classes))
     head.load_weights(folder / BEST_FILE)
-    return join(backbone.model, head, recipe)
+    return join([backbone.model for backbone in backbones], head, recipe)
 
 
 def head_probabilities(model: TrainedModel, features: np.ndarray) -> np.ndarray:
@@ -148,98 +126,20 @@ def head_probabilities(model: TrainedModel, features: np.ndarray) -> np.ndarray:
     return head.predict(features, batch_size=VALIDATION_BATCH, verbose=0)
 
 
-class FeatureBatches(keras.utils.PyDataset):
-    """Batches of features, labels (one-hot) and cell weights."""
+def image_probabilities(model: TrainedModel, images: Sequence[CellImage], max_pixels: int) -> np.ndarray:
+    """What the model says of cells by their images: probabilities float32 [n, classes].
 
-    def __init__(
-        self, recipe: Recipe, views: Sequence[np.ndarray], labels: np.ndarray, n_classes: int
-    ) -> None:
-        super().__init__()
-        self.recipe, self.views = recipe, views
-        self.targets = _one_hot(labels, n_classes)
-        self.weights = _cell_weights(recipe, labels, n_classes)
-        self.n_cells = len(labels)
-        self.begin(0)
-
-    def begin(self, epoch: int) -> None:
-        self.order, self.choice = _draw(self.recipe, self.n_cells, len(self.views), epoch)
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
-        rows = self.order[index]
-        features = self.views[0][rows]
-        for number, view in enumerate(self.views[1:], start=1):
-            chosen = self.choice[rows] == number
-            features[chosen] = view[rows[chosen]]
-        return features, self.targets[rows], self.weights[rows]
-
-
-class ImageBatches(keras.utils.PyDataset):
-    """Batches of prepared images, labels (one-hot) and, in training, cell weights.
-
-    A batch is decoded by the pool's threads; Keras asks for it while the one before is in the network.
+    Raises:
+        UserError: a file cannot be read or has changed; names it.
     """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        images: Sequence[CellImage],
-        labels: np.ndarray,
-        n_classes: int,
-        *,
-        max_pixels: int,
-        pool: ThreadPoolExecutor,
-        training: bool,
-    ) -> None:
-        super().__init__()
-        self.recipe, self.images, self.max_pixels = recipe, images, max_pixels
-        self.pool, self.training = pool, training
-        self.targets = _one_hot(labels, n_classes)
-        self.weights = _cell_weights(recipe, labels, n_classes)
-        self.preprocess = backbone_named(recipe.backbone).preprocess
-        self.n_cells = len(labels)
-        self.kept: dict[int, np.ndarray] = {}
-        self.may_keep = PIXEL_MEMORY_BYTES // (recipe.image_size**2 * 3)
-        self.failure: Exception | None = None
-        self.order = np.array_split(np.arange(self.n_cells), _n_batches(recipe, self.n_cells))
-        self.choice = np.zeros(self.n_cells, dtype=np.int64)
-        if training:
-            self.begin(0)
-
-    def begin(self, epoch: int) -> None:
-        self.order, self.choice = _draw(self.recipe, self.n_cells, 2 if self.recipe.flip else 1, epoch)
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
-        rows = self.order[index]
-        try:
-            pixels = self.preprocess(np.stack(list(self.pool.map(self._pixels, rows))))
-        except Exception as error:
-            self.failure = error
-            raise
-        return (
-            (pixels, self.targets[rows], self.weights[rows])
-            if self.training
-            else (pixels, self.targets[rows])
-        )
-
-    def _pixels(self, row: int) -> np.ndarray:
-        pixels = self.kept.get(row)
-        if pixels is None:
-            pixels = read_cell(self.images[row], self.recipe, self.max_pixels)
-            if len(self.kept) < self.may_keep:
-                self.kept[row] = pixels
-        return pixels[:, ::-1] if self.choice[row] else pixels
+    batches = decoded(images, model.recipe, max_pixels)
+    return np.concatenate([model.probabilities(pixels) for _, pixels in batches])
 
 
 def _fit(
     network: keras.Model,
     recipe: Recipe,
-    batches: Batches,
+    batches: FeatureBatches | ImageBatches,
     validation: tuple[np.ndarray, np.ndarray] | ImageBatches,
     *,
     folder: Path,
@@ -247,51 +147,42 @@ def _fit(
 ) -> keras.Model:
     """Fit from the last complete epoch on; the network itself stays uncompiled, so it saves weights only."""
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = compile_model(keras.Model(network.inputs, network.outputs), recipe)
-    done = restore_backup(trainer, folder)
-    if done < recipe.epochs:
-        hooks.check()
-        trainer.fit(
-            batches,  # pyright: ignore[reportArgumentType]
-            validation_data=validation,  # pyright: ignore[reportArgumentType]
-            validation_batch_size=None if isinstance(validation, ImageBatches) else VALIDATION_BATCH,
-            epochs=recipe.epochs,
-            initial_epoch=done,
-            shuffle=False,
-            verbose=0,  # pyright: ignore[reportArgumentType]
-            callbacks=[
-                Reporter(trainer, recipe, batches, hooks),
-                EpochKeeper(network, trainer, recipe, folder, hooks),
-            ],
-        )
+    trainer = compiled(keras.Model(network.inputs, network.outputs), recipe, len(batches))
+    rows = restore_backup(trainer, folder)
+    events = EventLog(folder, rows)
+    try:
+        if not is_over(rows, recipe):
+            hooks.check()
+            trainer.fit(
+                batches,  # pyright: ignore[reportArgumentType]
+                validation_data=validation,  # pyright: ignore[reportArgumentType]
+                validation_batch_size=None if isinstance(validation, ImageBatches) else VALIDATION_BATCH,
+                epochs=recipe.epochs,
+                initial_epoch=len(rows),
+                shuffle=False,
+                verbose=0,  # pyright: ignore[reportArgumentType]
+                callbacks=[
+                    Reporter(trainer, recipe, batches, hooks),
+                    EpochKeeper(network, trainer, recipe, batches, folder, rows, events, hooks),
+                ],
+            )
+    finally:
+        events.close()
     network.load_weights(folder / BEST_FILE)
     return network
 
 
-def _draw(recipe: Recipe, n_cells: int, n_views: int, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """The epoch's batches, as rows, and the view of each cell; from the seed and the epoch alone.
-
-    Batches differ by one cell at most: a last batch of a single cell would upset batch normalisation.
-    """
-    generator = np.random.default_rng([recipe.seed, epoch])
-    order = np.array_split(generator.permutation(n_cells), _n_batches(recipe, n_cells))
-    return order, generator.integers(n_views, size=n_cells)
-
-
-def _n_batches(recipe: Recipe, n_cells: int) -> int:
-    return math.ceil(n_cells / recipe.batch_size)
-
-
-def _start_normalization(head: keras.Model, views: Sequence[np.ndarray]) -> None:
-    """Start the head's moving statistics at those of the training features, where they would end.
+def _start_normalization(head: keras.Model, views: Sequence[np.ndarray], rows: np.ndarray) -> None:
+    """Start the head's moving statistics at those of the features of an epoch, `rows`, where they would end.
 
     The features of a frozen backbone never change, so neither do their mean and variance. From Keras's start
     (0 and 1) with the paper's momentum of 0.99, hundreds of steps would pass before predictions can be trusted:
     more than a few hundred cells have in twenty epochs.
     """
     layer: Any = head.get_layer("head_normalization")
-    layer.moving_mean.assign(np.mean([view.mean(axis=0) for view in views], axis=0))
-    layer.moving_variance.assign(np.mean([view.var(axis=0) for view in views], axis=0))
+    shown = np.sort(rows)
+    layer.moving_mean.assign(np.mean([view[shown].mean(axis=0) for view in views], axis=0))
+    layer.moving_variance.assign(np.mean([view[shown].var(axis=0) for view in views], axis=0))
 
 
 def _seed(recipe: Recipe) -> None:
@@ -302,16 +193,3 @@ def _require_cells(labels: np.ndarray, validation_labels: np.ndarray) -> None:
     for name, found in (("training", labels), ("validation", validation_labels)):
         if len(found) == 0:
             raise UserError(f"There are no {name} cells: label more cells, or change the split.")
-
-
-def _one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    return np.eye(n_classes, dtype=np.float32)[labels]
-
-
-def _cell_weights(recipe: Recipe, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Each cell's weight in the loss, float32 [n]: n / (classes present * cells of its class), or 1."""
-    if recipe.imbalance != "class_weights":
-        return np.ones(len(labels), dtype=np.float32)
-    counts = np.bincount(labels, minlength=n_classes)
-    present = np.count_nonzero(counts)
-    return (len(labels) / (present * counts[labels])).astype(np.float32)

@@ -3,20 +3,26 @@
 features -> fit -> evaluate -> explain
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
 import db
 from allreview.errors import UserError
+from allreview.evaluation.calibration import fit_temperature
 from allreview.labels import NOT_CLASSES
 from allreview.models import pretrained
-from allreview.models.saving import save_model
-from allreview.recipe import Recipe
+from allreview.models.building import temper
+from allreview.models.saving import TrainedModel, save_model
+from allreview.recipe import BackboneName, Recipe
 from allreview.settings import Settings
-from allreview.training import fitting
-from allreview.training.features import CellImage, cached_features
+from allreview.training import fitting, machine
+from allreview.training.checkpoints import kept_epoch
+from allreview.training.epochs import StopRequested
+from allreview.training.features import ORIGINAL, CellImage, View, cached_features, training_views
 from allreview.training.progress import RunProgress
 from allreview.training.runs import RunRow, get_run
 from allreview.training.snapshots import SnapshotLine, lines
@@ -24,15 +30,22 @@ from db.tables import Run
 
 
 def compute_features(engine: sa.Engine, settings: Settings, run_id: int) -> None:
-    """Compute what the cache lacks: each cell as it is, and training cells mirrored when the recipe flips."""
+    """Compute what the cache lacks: each cell as it is, and training cells in all views of the recipe."""
     run, cells = load(engine, run_id)
     if run.recipe.mode != "features":
         return
     progress = RunProgress(engine, run_id)
     progress.stage("features")
-    features_of(run.recipe, cells, settings, progress, flipped=False)
-    if run.recipe.flip:
-        features_of(run.recipe, fitted(cells, "train"), settings, progress, flipped=True)
+    views = [view for view in training_views(run.recipe) if view != ORIGINAL]
+    passes = [(cells, ORIGINAL), *((fitted(cells, "train"), view) for view in views)]
+    sizes = [len(run.recipe.backbones) * len({cell.sha256 for cell in shown}) for shown, _ in passes]
+    for place, (shown, view) in enumerate(passes):
+        before = sum(sizes[:place])
+
+        def in_all(done: int, _total: int, rate: float, before: int = before) -> None:
+            progress.on_images(before + done, sum(sizes), rate)
+
+        features_of(run.recipe, shown, settings, progress, view=view, report=in_all)
 
 
 def fit(engine: sa.Engine, settings: Settings, run_id: int) -> None:
@@ -43,13 +56,25 @@ def fit(engine: sa.Engine, settings: Settings, run_id: int) -> None:
     progress.stage("fit")
     train, validation = fitted(cells, "train"), fitted(cells, "validation")
     assert not {cell.sha256 for cell in train} & {cell.sha256 for cell in validation}
-    fit_by_mode = _fit_head if run.recipe.mode == "features" else _fit_end_to_end
+    found = _note_machine(engine, run)
     try:
-        fit_by_mode(run, train, validation, settings, progress)
-    except fitting.StopRequested:
-        _save_best(engine, run, settings)
+        if run.recipe.mode == "features":
+            _fit_head(run, train, validation, settings, progress)
+        else:
+            _fit_end_to_end(run, train, validation, settings, progress, found["precision"])
+    except StopRequested:
+        _save_best(engine, run, validation, settings, progress)
         raise
-    _save_best(engine, run, settings)
+    _save_best(engine, run, validation, settings, progress)
+
+
+def _note_machine(engine: sa.Engine, run: RunRow) -> dict[str, Any]:
+    """Store what the fit is computed on. A fit that goes on elsewhere keeps its precision."""
+    found = machine.describe(run.recipe)
+    found["precision"] = run.machine.get("precision", found["precision"])
+    with db.writing(engine) as session:
+        session.execute(sa.update(Run).where(Run.id == run.id).values(machine=found))
+    return found
 
 
 def _fit_head(
@@ -59,12 +84,12 @@ def _fit_head(
     settings: Settings,
     progress: RunProgress,
 ) -> None:
-    def features(cells: list[SnapshotLine], flipped: bool = False) -> np.ndarray:
-        return features_of(run.recipe, cells, settings, progress, flipped=flipped, quiet=True)
+    def features(cells: list[SnapshotLine], view: View = ORIGINAL) -> np.ndarray:
+        return features_of(run.recipe, cells, settings, progress, view=view)
 
     fitting.fit_head(
         run.recipe,
-        [features(train), features(train, flipped=True)] if run.recipe.flip else [features(train)],
+        [features(train, view) for view in training_views(run.recipe)],
         indices(train, run.classes),
         features(validation),
         indices(validation, run.classes),
@@ -80,6 +105,7 @@ def _fit_end_to_end(
     validation: list[SnapshotLine],
     settings: Settings,
     progress: RunProgress,
+    precision: machine.Precision,
 ) -> None:
     fitting.fit_end_to_end(
         run.recipe,
@@ -92,6 +118,7 @@ def _fit_end_to_end(
         settings.run_folder(run.id),
         settings,
         progress,
+        precision=precision,
     )
 
 
@@ -101,8 +128,15 @@ def load(engine: sa.Engine, run_id: int) -> tuple[RunRow, list[SnapshotLine]]:
         return run, lines(session, run.snapshot_id)
 
 
-def weights_of(recipe: Recipe, settings: Settings) -> Path | None:
-    return pretrained.obtain(recipe.backbone, settings) if recipe.weights == "imagenet" else None
+def weights_of(recipe: Recipe, settings: Settings) -> dict[BackboneName, Path]:
+    """The pretrained file of each backbone; empty from scratch.
+
+    Raises:
+        UserError: as `pretrained.obtain`.
+    """
+    if recipe.weights == "none":
+        return {}
+    return {name: pretrained.obtain(name, settings) for name in recipe.backbones}
 
 
 def fitted(cells: list[SnapshotLine], part: str) -> list[SnapshotLine]:
@@ -124,36 +158,60 @@ def features_of(
     settings: Settings,
     progress: RunProgress,
     *,
-    flipped: bool,
-    quiet: bool = False,
+    view: View = ORIGINAL,
+    report: Callable[[int, int, float], None] = lambda *_: None,
 ) -> np.ndarray:
-    weights = weights_of(recipe, settings)
-    if weights is None:
+    """The cells' features float32 [n, d] in one view, from the cache where they are there."""
+    if recipe.weights == "none":
         raise UserError("Features need pretrained weights: set weights=imagenet, or mode=finetune.")
     return cached_features(
         cell_images(cells),
         recipe,
-        weights,
+        weights_of(recipe, settings),
         settings,
-        flipped=flipped,
-        progress=(lambda *_: None) if quiet else progress.on_images,
+        view=view,
+        progress=report,
         check=progress.check,
     )
 
 
-def _save_best(engine: sa.Engine, run: RunRow, settings: Settings) -> None:
-    """Save the model with the weights of its best epoch, if there was one."""
+def _save_best(
+    engine: sa.Engine, run: RunRow, validation: list[SnapshotLine], settings: Settings, progress: RunProgress
+) -> None:
+    """Save the model with the weights of its best epoch, if there was one, calibrated on validation cells.
+
+    The weights kept for resuming stay as the fit left them, so this can be done again after a kill.
+    """
     folder = settings.run_folder(run.id)
     weights = weights_of(run.recipe, settings)
     model = fitting.best_model(run.recipe, run.classes, weights, folder)
-    kept = fitting.kept_epoch(folder)
+    kept = kept_epoch(folder)
     if model is None or kept is None:
         return
-    weights_hash = pretrained.file_hash(weights) if weights else None
-    model_hash = save_model(folder, model, recipe=run.recipe, classes=run.classes, weights_hash=weights_hash)
+    trained = TrainedModel(model, run.recipe, run.classes)
+    if run.recipe.mode == "features":
+        features = features_of(run.recipe, validation, settings, progress)
+        probabilities = fitting.head_probabilities(trained, features)
+    else:
+        probabilities = fitting.image_probabilities(trained, cell_images(validation), settings.max_pixels)
+    temperature = fit_temperature(indices(validation, run.classes), probabilities)
+    weights_hash = pretrained.files_hash(weights)
+    model_hash = save_model(
+        folder,
+        temper(model, temperature),
+        recipe=run.recipe,
+        classes=run.classes,
+        weights_hash=weights_hash,
+        temperature=temperature,
+    )
     with db.writing(engine) as session:
         session.execute(
             sa.update(Run)
             .where(Run.id == run.id)
-            .values(best_epoch=kept.epoch, weights_hash=weights_hash, model_hash=model_hash)
+            .values(
+                best_epoch=kept.epoch,
+                weights_hash=weights_hash,
+                model_hash=model_hash,
+                temperature=temperature,
+            )
         )

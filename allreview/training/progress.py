@@ -5,7 +5,7 @@ import time
 import sqlalchemy as sa
 
 import db
-from allreview.training.fitting import EpochRow, StopRequested
+from allreview.training.epochs import EpochRow, StopRequested
 from db.tables import EpochMetric, Run
 from db.types import now
 

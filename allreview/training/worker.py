@@ -4,7 +4,6 @@ A step that was finished is never run again; one that was cut off is. Whatever g
 in the run's row, with the traceback in the worker's log only.
 """
 
-import errno
 import logging
 import os
 import signal
@@ -15,9 +14,10 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig
 
 import db
-from allreview.errors import UserError
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
+from allreview.training import failures
+from allreview.training.epochs import StopRequested
 from allreview.training.jobs import (
     APPLICATION,
     EXPLAIN,
@@ -183,18 +183,6 @@ def _engine() -> sa.Engine:
 
 
 def _verdict(error: Exception) -> tuple[str, str | None]:
-    from allreview.training.fitting import StopRequested  # Keras, which a worker without a slot need not load
-
     if isinstance(error, StopRequested):
         return "stopped", None
-    if isinstance(error, UserError):
-        return "failed", str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return "failed", "The machine ran out of memory. Choose a smaller batch size or image size."
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "failed", "The disk is full. Free some space under ALLREVIEW_HOME and start the run again."
-    first = (str(error).strip().splitlines() or [""])[0][:300]
-    return (
-        "failed",
-        f"Something unexpected went wrong ({type(error).__name__}: {first}). See logs/worker.log.",
-    )
+    return "failed", failures.sentence(error)

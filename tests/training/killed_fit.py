@@ -5,7 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
-from allreview.training.fitting import EpochRow, fit_head
+from allreview.training.epochs import EpochRow
+from allreview.training.fitting import fit_head
 from tests.training.test_fitting import RECIPE, Hooks, vectors
 
 

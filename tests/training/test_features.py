@@ -15,8 +15,8 @@ from allreview.models.pretrained import WEIGHT_FILES
 from allreview.recipe import make_recipe
 from allreview.settings import current_settings
 from allreview.training import features
-from allreview.training.features import CellImage, cached_features
-from allreview.training.fitting import StopRequested
+from allreview.training.epochs import StopRequested
+from allreview.training.features import FLIPPED, ORIGINAL, CellImage, cached_features
 
 RECIPE = make_recipe({"image_size": 64})
 
@@ -48,17 +48,23 @@ class Watch:
             raise StopRequested
 
 
-def compute(cells, file, *, recipe=RECIPE, flipped=False, watch=None) -> np.ndarray:
+def compute(cells, file, *, recipe=RECIPE, view=ORIGINAL, watch=None) -> np.ndarray:
     watch = watch or Watch()
     return cached_features(
-        cells, recipe, file, current_settings(), flipped=flipped, progress=watch.progress, check=watch.check
+        cells,
+        recipe,
+        {"mobilenet_v2": file},
+        current_settings(),
+        view=view,
+        progress=watch.progress,
+        check=watch.check,
     )
 
 
 def test_the_cache_gives_what_computing_gives_in_the_order_given(cells, file):
     pixels = np.stack([cell_pixels(read_rgb(cell.path, 10**8), 64, None) for cell in cells])
     prepared = backbone_named("mobilenet_v2").preprocess(pixels)
-    direct = np.asarray(build_backbone(RECIPE, file)(prepared))
+    direct = np.asarray(build_backbone("mobilenet_v2", 64, file)(prepared))
     watch = Watch()
     found = compute(cells, file, watch=watch)
     assert (found.shape, found.dtype) == ((len(cells), 1280), np.float32)
@@ -71,8 +77,8 @@ def test_the_cache_gives_what_computing_gives_in_the_order_given(cells, file):
     np.testing.assert_array_equal(compute(cells[::-1], file, watch=again), found[::-1])
     assert again.reports == [(distinct, distinct, 0.0)]
     assert again.checks == 0
-    mirrored = np.asarray(build_backbone(RECIPE, file)(prepared[:, :, ::-1]))
-    np.testing.assert_allclose(compute(cells, file, flipped=True), mirrored, atol=1e-4)
+    mirrored = np.asarray(build_backbone("mobilenet_v2", 64, file)(prepared[:, :, ::-1]))
+    np.testing.assert_allclose(compute(cells, file, view=FLIPPED), mirrored, atol=1e-4)
     assert compute([], file).shape == (0, 1280)
 
 
@@ -83,12 +89,12 @@ def test_features_of_a_cell_do_not_depend_on_its_neighbours(cells, file, monkeyp
 
 
 def test_every_key_has_a_folder_of_its_own_that_says_what_it_is(cells, file):
-    for recipe, flipped in [
-        (RECIPE, False),
-        (RECIPE, True),
-        (make_recipe({"image_size": 64, "crop": 90}), False),
+    for recipe, view in [
+        (RECIPE, ORIGINAL),
+        (RECIPE, FLIPPED),
+        (make_recipe({"image_size": 64, "crop": 90}), ORIGINAL),
     ]:
-        compute(cells[:2], file, recipe=recipe, flipped=flipped)
+        compute(cells[:2], file, recipe=recipe, view=view)
     # What only the head reads does not change the features.
     compute(cells[:2], file, recipe=make_recipe({"image_size": 64, "epochs": 3, "seed": 9}))
     keys = [json.loads(path.read_text()) for path in current_settings().features.glob("*/key.json")]
@@ -144,6 +150,6 @@ def test_an_unreadable_or_changed_file_is_named(cells, file, tmp_path):
 
 def test_the_backbone_is_built_once(cells, file):
     compute(cells[:1], file)
-    first = features.frozen_backbone(RECIPE, file)
-    compute(cells[:1], file, flipped=True)
-    assert features.frozen_backbone(make_recipe({"image_size": 64, "epochs": 2}), file) is first
+    first = features.frozen_backbone("mobilenet_v2", 64, file)
+    compute(cells[:1], file, view=FLIPPED)
+    assert features.frozen_backbone("mobilenet_v2", 64, file) is first

@@ -17,18 +17,10 @@ from allreview.models.saving import TrainedModel
 from allreview.recipe import make_recipe
 from allreview.settings import current_settings
 from allreview.training import callbacks
-from allreview.training.callbacks import best_epoch
+from allreview.training.checkpoints import kept_epoch
+from allreview.training.epochs import EpochRow, StopRequested, best_epoch
 from allreview.training.features import CellImage, cached_features
-from allreview.training.fitting import (
-    EpochRow,
-    FeatureBatches,
-    StopRequested,
-    best_model,
-    fit_end_to_end,
-    fit_head,
-    head_probabilities,
-    kept_epoch,
-)
+from allreview.training.fitting import best_model, fit_end_to_end, fit_head, head_probabilities
 
 RECIPE = make_recipe(
     {"epochs": 5, "batch_size": 16, "dense_units": 16, "image_size": 64, "learning_rate": 0.02}
@@ -148,7 +140,7 @@ def test_stop_in_validation_and_before_the_first_epoch(tmp_path):
         assert hooks.checks == stop_after
         assert hooks.rows == []
         assert kept_epoch(folder) is None
-        assert best_model(RECIPE, ["all", "hem"], None, folder) is None
+        assert best_model(RECIPE, ["all", "hem"], {}, folder) is None
 
 
 def row(epoch: int, val_loss: float, val_accuracy: float = 0.5) -> EpochRow:
@@ -175,34 +167,6 @@ def test_the_best_epochs_weights_are_returned(best_by, tmp_path):
     assert kept.epoch == best_epoch(hooks.rows, best_by) < 8
     accuracy = (np.asarray(head(validation)).argmax(1) == noise).mean()
     assert accuracy == pytest.approx(hooks.rows[kept.epoch - 1].val_accuracy)
-
-
-def test_each_cell_appears_once_an_epoch_in_a_view_of_its_own():
-    labels = np.arange(50) % 2
-    views = [np.arange(50, dtype=np.float32)[:, None], 1000 + np.arange(50, dtype=np.float32)[:, None]]
-    batches = FeatureBatches(RECIPE, views, labels, 2)
-    epochs = []
-    for epoch in (0, 1, 0):
-        batches.begin(epoch)
-        found = [batches[index] for index in range(len(batches))]
-        epochs.append(np.concatenate([features for features, _, _ in found]).ravel())
-        assert sorted(epochs[-1] % 1000) == list(range(50))
-        assert 10 < (epochs[-1] >= 1000).sum() < 40
-        assert max(len(f) for f, _, _ in found) - min(len(f) for f, _, _ in found) <= 1
-        for features, targets, _ in found:
-            np.testing.assert_array_equal(targets.argmax(1), features.ravel() % 2)
-    np.testing.assert_array_equal(epochs[0], epochs[2])
-    assert (epochs[0] != epochs[1]).any()
-
-
-def test_rare_classes_weigh_more_when_the_recipe_says_so():
-    labels = np.array([0] * 30 + [1] * 10)
-    view = [np.zeros((40, 1), dtype=np.float32)]
-    weights = FeatureBatches(RECIPE, view, labels, 3).weights
-    assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
-    assert weights.sum() == pytest.approx(40)
-    plain = make_recipe({**RECIPE.model_dump(), "imbalance": "none"})
-    assert (FeatureBatches(plain, view, labels, 3).weights == 1).all()
 
 
 def test_a_diverging_fit_says_what_to_do(tmp_path):
@@ -234,12 +198,12 @@ def cells(cnmc: Path) -> tuple[list[CellImage], np.ndarray]:
 
 def test_the_joined_model_says_of_images_what_the_head_says_of_features(cells, weights, tmp_path):
     images, labels = cells
-    file = weights / WEIGHT_FILES["mobilenet_v2"].name
+    files = {"mobilenet_v2": weights / WEIGHT_FILES["mobilenet_v2"].name}
     features = cached_features(
-        images, RECIPE, file, current_settings(), flipped=False, progress=lambda *_: None, check=lambda: None
+        images, RECIPE, files, current_settings(), progress=lambda *_: None, check=lambda: None
     )
     head = fit_head(RECIPE, [features], labels, features, labels, 2, tmp_path, Hooks())
-    model = best_model(RECIPE, ["all", "hem"], file, tmp_path)
+    model = best_model(RECIPE, ["all", "hem"], files, tmp_path)
     assert model is not None
     trained = TrainedModel(model, RECIPE, ["all", "hem"])
     expected = np.asarray(head(features))
@@ -257,10 +221,10 @@ SCRATCH = make_recipe(
 )  # fmt: skip
 
 
-def end_to_end(cells, folder, hooks, recipe=SCRATCH, file=None):
+def end_to_end(cells, folder, hooks, recipe=SCRATCH, files=None):
     images, labels = cells
     return fit_end_to_end(
-        recipe, images[:16], labels[:16], images[16:], labels[16:], ["all", "hem"], file, folder,
+        recipe, images[:16], labels[:16], images[16:], labels[16:], ["all", "hem"], files or {}, folder,
         current_settings(), hooks,
     )  # fmt: skip
 
@@ -272,12 +236,12 @@ def test_end_to_end_stopped_and_resumed_gives_the_same_numbers(cells, tmp_path, 
     with pytest.raises(StopRequested):
         end_to_end(cells, tmp_path / "stopped", stopped)
     assert stopped.checks == stopped.stop_after
-    assert best_model(SCRATCH, ["all", "hem"], None, tmp_path / "stopped") is not None
+    assert best_model(SCRATCH, ["all", "hem"], {}, tmp_path / "stopped") is not None
     found = end_to_end(cells, tmp_path / "stopped", resumed)
     assert figures(stopped.rows + resumed.rows) == figures(undisturbed.rows)
     assert len(undisturbed.rows) == 3
     assert_same_weights(expected, found)
-    best = best_model(SCRATCH, ["all", "hem"], None, tmp_path / "whole")
+    best = best_model(SCRATCH, ["all", "hem"], {}, tmp_path / "whole")
     assert_same_weights(expected, best)
     assert [done for done, *_ in undisturbed.batches] == [2, 3, 4, 5, 6]
 
@@ -293,7 +257,7 @@ def test_end_to_end_names_the_file_it_cannot_read(cells, tmp_path):
 def test_fine_tuning_from_the_real_weights(cells, weights, tmp_path):
     recipe = make_recipe({**SCRATCH.model_dump(), "backbone": "mobilenet_v2", "weights": "imagenet"})
     hooks = Hooks()
-    end_to_end(cells, tmp_path, hooks, recipe, weights / WEIGHT_FILES["mobilenet_v2"].name)
+    end_to_end(cells, tmp_path, hooks, recipe, {"mobilenet_v2": weights / WEIGHT_FILES["mobilenet_v2"].name})
     assert hooks.rows[-1].loss < hooks.rows[0].loss
 
 
