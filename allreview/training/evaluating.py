@@ -8,15 +8,15 @@ import sqlalchemy as sa
 
 import db
 from allreview.cells.decoding import read_rgb
-from allreview.evaluation.metrics import evaluate
-from allreview.labels import NOT_CLASSES, current_label, standing
+from allreview.evaluation.summaries import run_metrics
 from allreview.models.saving import TrainedModel, load_model
 from allreview.settings import Settings
-from allreview.training import fitting
+from allreview.training import averaging, fitting
 from allreview.training.pipeline import features_of, load
 from allreview.training.progress import RunProgress
+from allreview.training.runs import RunRow
 from allreview.training.snapshots import SnapshotLine
-from db.tables import Cell, Prediction, Run
+from db.tables import Prediction, Run
 
 _BATCH = 32
 
@@ -28,16 +28,24 @@ def evaluate_run(engine: sa.Engine, settings: Settings, run_id: int) -> None:
     progress.stage("evaluate")
     # The fit is over and recorded as such: what it kept for resuming is not needed any more.
     shutil.rmtree(settings.run_folder(run_id) / "backup", ignore_errors=True)
-    model = load_model(settings.run_folder(run_id))
-    if run.recipe.mode == "features":
-        features = features_of(run.recipe, cells, settings, progress)
-        probabilities = fitting.head_probabilities(model, features)
-    else:
-        probabilities = _predict(model, cells, settings, progress)
-    _store_predictions(engine, run_id, cells, probabilities, model.classes)
-    metrics = _metrics(engine, cells, probabilities, model.classes)
+    probabilities = _probabilities(engine, settings, run, cells, progress)
+    _store_predictions(engine, run_id, cells, probabilities, run.classes)
+    metrics = run_metrics(engine, run_id)
     with db.writing(engine) as session:
         session.execute(sa.update(Run).where(Run.id == run_id).values(metrics=metrics))
+
+
+def _probabilities(
+    engine: sa.Engine, settings: Settings, run: RunRow, cells: list[SnapshotLine], progress: RunProgress
+) -> np.ndarray:
+    """What the run's model says of each cell, [n, classes], by the shortest way."""
+    if run.members:
+        return averaging.probabilities(engine, run.id, [cell.cell_id for cell in cells])
+    model = load_model(settings.run_folder(run.id))
+    assert model.classes == run.classes
+    if run.recipe.mode == "features":
+        return fitting.head_probabilities(model, features_of(run.recipe, cells, settings, progress))
+    return _predict(model, cells, settings, progress)
 
 
 def _predict(
@@ -71,29 +79,3 @@ def _store_predictions(
     with db.writing(engine) as session:
         session.execute(sa.delete(Prediction).where(Prediction.run_id == run_id))
         session.execute(sa.insert(Prediction), rows)
-
-
-def _metrics(
-    engine: sa.Engine, cells: list[SnapshotLine], probabilities: np.ndarray, classes: list[str]
-) -> dict[str, dict[str, object]]:
-    """{part: scores on source labels, with those on current labels under `current`}."""
-    now = standing()
-    with db.reading(engine) as session:
-        query = (
-            sa.select(Cell.id, current_label(now))
-            .join(now, now.c.cell_id == Cell.id)
-            .where(Cell.dataset_id == session.get_one(Cell, cells[0].cell_id).dataset_id)
-        )
-        current = {cell_id: label for cell_id, label in session.execute(query)}  # noqa: C416
-    found: dict[str, dict[str, object]] = {}
-    for part in ("train", "validation", "test"):
-        here = [index for index, cell in enumerate(cells) if cell.part == part]
-        labels = [cells[index].source_label for index in here]
-        judged = [(index, current.get(cells[index].cell_id, cells[index].source_label)) for index in here]
-        judged = [(index, label) for index, label in judged if label not in NOT_CLASSES]
-        on_current = evaluate(
-            [label for _, label in judged], probabilities[[index for index, _ in judged]], classes
-        )
-        on_source = evaluate(labels, probabilities[here], classes)
-        found[part] = {**on_source, "current": on_current}
-    return found
