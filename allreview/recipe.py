@@ -22,7 +22,7 @@ Strength = Annotated[float, Field(ge=0, le=0.9)]
 class Recipe(BaseModel):
     """How to train one model. Two runs of one recipe on one snapshot on one machine give the same numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     # The network
     backbone: BackboneName = Field(default="mobilenet_v2", description="The network that sees the cell.")
