@@ -13,7 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from allreview.errors import UserError
+from allreview.evaluation.intervals import Difference, differences
 from allreview.evaluation.metrics import Scores, evaluate
+from allreview.evaluation.resampling import numbered, sample
+from allreview.evaluation.stored import runs_of, unit_name
 from allreview.labels import NOT_CLASSES, current_label, standing
 from db import reading
 from db.tables import Cell, CellFile, Prediction, Run, SnapshotCell, Subject
@@ -38,11 +41,16 @@ class McNemar:
 
 @dataclass(frozen=True)
 class Judged:
-    """Both runs' figures on one kind of label, over the same `a["n"]` cells."""
+    """Both runs' figures on one kind of label, over the same `a["n"]` cells.
+
+    `differences` say by how much B is higher (accuracy, balanced accuracy, macro and weighted F1, AUROC; as
+    shares), with 95 % intervals from resampling subjects: in each resample both are measured on the same ones.
+    """
 
     a: Scores
     b: Scores
     mcnemar: McNemar
+    differences: dict[str, Difference]
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,7 @@ class Comparison:
     `cells` are compared; `without_prediction` more are shared but at least one run has no prediction for
     them; `left_out` of the compared ones are currently unsure or unusable and so missing in `current`.
     `changed` holds the cells whose verdict changed, those that became wrong first, most confident first.
+    `shared_patients` says that at least one run was trained on patients of its test cells.
     """
 
     run_a: int
@@ -96,6 +105,7 @@ class Comparison:
     source: Judged
     current: Judged
     changed: list[ChangedCell]
+    shared_patients: bool
 
     @property
     def outcomes(self) -> dict[Outcome, int]:
@@ -118,6 +128,7 @@ def compare_runs(engine: sa.Engine, run_a: int, run_b: int) -> Comparison:
         a, b = _two_runs(session, run_a, run_b)
         shared = _count_shared(session, a, b)
         rows = session.execute(_shared_predictions(a, b)).all()
+        stored = runs_of(session, [run_a, run_b])
     if not rows:
         raise UserError(
             f"Runs {run_a} and {run_b} share no test cell that both predicted, so they cannot be compared:"
@@ -139,6 +150,7 @@ def compare_runs(engine: sa.Engine, run_a: int, run_b: int) -> Comparison:
         source=_judge(sourced, classes, lambda row: row.source_label),
         current=_judge(judged, classes, lambda row: row.current_label),
         changed=_changed(rows),
+        shared_patients=any(run.shares_patients for run in stored),
     )
 
 
@@ -229,6 +241,7 @@ def _shared_predictions(a: Run, b: Run) -> sa.Select[*tuple[Any, ...]]:
             Cell.sha256,
             first_path.label("path"),
             Subject.name.label("subject"),
+            Subject.leak_group_id,
             Cell.source_label,
             current_label(now).label("current_label"),
             by_a.label.label("label_a"),
@@ -250,10 +263,17 @@ def _shared_predictions(a: Run, b: Run) -> sa.Select[*tuple[Any, ...]]:
 def _judge(rows: Sequence[Any], classes: list[str], label_of: Callable[[Any], str]) -> Judged:
     labels = [label_of(row) for row in rows]
     verdicts_a, verdicts_b = [row.label_a for row in rows], [row.label_b for row in rows]
+    table_a = _table([row.probabilities_a for row in rows], classes)
+    table_b = _table([row.probabilities_b for row in rows], classes)
+    unit, units = numbered([unit_name(row.leak_group_id, row.cell_id) for row in rows])
     return Judged(
-        a=evaluate(labels, _table([row.probabilities_a for row in rows], classes), classes, verdicts_a),
-        b=evaluate(labels, _table([row.probabilities_b for row in rows], classes), classes, verdicts_b),
+        a=evaluate(labels, table_a, classes, verdicts_a),
+        b=evaluate(labels, table_b, classes, verdicts_b),
         mcnemar=_mcnemar(labels, verdicts_a, verdicts_b),
+        differences=differences(
+            sample(labels, table_a, classes, unit, units, verdicts_a),
+            sample(labels, table_b, classes, unit, units, verdicts_b),
+        ),
     )
 
 

@@ -27,6 +27,8 @@ FEWEST_UNITS = 5
 """Fewer subjects than this say nothing of how subjects differ."""
 FEWEST_DEFINED = 0.8
 """An interval needs its figure in this share of the resamples."""
+_ROUNDING = 1e-9
+
 COMPARED = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "auroc")
 """The figures of which differences are given."""
 
@@ -120,7 +122,7 @@ def percentile_interval(values: NDArray[np.float64], units: int) -> Interval:
         return None
     tail = _tail(units)
     low, high = np.quantile(known, [tail, 1 - tail])
-    return [float(low), float(high)] if high > low else None
+    return [float(low), float(high)] if high - low > _ROUNDING else None
 
 
 def _tail(units: int) -> float:

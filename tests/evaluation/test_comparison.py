@@ -6,6 +6,7 @@ import json
 import pytest
 import sqlalchemy as sa
 from scipy.stats import binomtest
+from statsmodels.stats.contingency_tables import mcnemar
 
 import db
 from allreview.errors import UserError
@@ -24,6 +25,7 @@ from db.tables import (
     SnapshotCell,
     Subject,
 )
+from tests.factory import finished_run, small_store
 
 CLASSES = ["all", "hem"]
 
@@ -195,6 +197,8 @@ def test_mcnemar_counts_the_disagreements(store: Store) -> None:
     assert (test.only_a_right, test.only_b_right) == (1, 10)
     assert test.p_value == pytest.approx(binomtest(1, 11).pvalue)
     assert test.p_value == pytest.approx(2 * (1 + 11) / 2**11)
+    table = [[0, 1], [10, 1]]  # rows: A right, A wrong; columns: B right, B wrong
+    assert test.p_value == pytest.approx(mcnemar(table, exact=True).pvalue)
     assert compare_runs(store.engine, a, a).current.mcnemar.p_value == 1.0
 
 
@@ -235,3 +239,42 @@ def test_label_changes_between_snapshots(store: Store) -> None:
     b = store.run(dataset_id, {cell: (label, "train") for cell, label in labels.items()}, {}, state="running")
     assert labels_changed(store.engine, a, b) == LabelChanges(changed=1, left_out=2, added=1, in_training=3)
     assert labels_changed(store.engine, a, a) == LabelChanges(changed=0, left_out=0, added=0, in_training=0)
+
+
+def test_differences_are_paired_by_subject(sqlite_engine: sa.Engine) -> None:
+    """Subjects differ wildly, but B is better by one cell in each: the difference is known far better than either
+    figure."""
+    subjects = {f"{n}": ("all", 10) for n in range(8)} | {f"H{n}": ("hem", 10) for n in range(6)}
+    made = small_store(sqlite_engine, subjects)
+    said_a, said_b = {}, {}
+    for number, (subject, cells) in enumerate(made.cells.items()):
+        label, other = ("hem", "all") if subject.startswith("H") else ("all", "hem")
+        for place, cell in enumerate(cells):
+            said_a[cell] = (label if place < number % 9 else other, 0.8)
+            said_b[cell] = (label if place < number % 9 + 1 else other, 0.8)
+    parts = dict.fromkeys(said_a, "test")
+    a, b = (finished_run(sqlite_engine, made, said, parts=parts) for said in (said_a, said_b))
+    found = compare_runs(sqlite_engine, a, b)
+    assert not found.shared_patients
+    difference = found.current.differences["accuracy"]
+    assert difference.value == pytest.approx(0.1)
+    assert (difference.low, difference.high) == (None, None)  # each resample finds exactly 0.1
+    assert found.current.differences["balanced_accuracy"].value == pytest.approx(0.1)
+    back = compare_runs(sqlite_engine, b, a).current.differences
+    for name, forth in found.current.differences.items():
+        assert back[name].value == pytest.approx(-forth.value)
+        if forth.low is not None and forth.high is not None:
+            assert (back[name].low, back[name].high) == pytest.approx((-forth.high, -forth.low))
+    assert found.current.differences["weighted_f1"].low is not None
+    assert json.loads(json.dumps(dataclasses.asdict(found), allow_nan=False))["current"]["differences"]
+
+
+def test_runs_that_share_patients_are_marked(sqlite_engine: sa.Engine) -> None:
+    made = small_store(sqlite_engine)
+    said = {cell: ("all", 0.9) for cells in made.cells.values() for cell in cells}
+    whole = {cell: "test" for subject in ("1", "H1") for cell in made.cells[subject]}
+    single = {cells[0]: "test" for cells in made.cells.values()}
+    apart = finished_run(sqlite_engine, made, said, parts=whole)
+    shared = finished_run(sqlite_engine, made, said, parts=single)
+    assert compare_runs(sqlite_engine, apart, shared).shared_patients
+    assert not compare_runs(sqlite_engine, apart, apart).shared_patients
