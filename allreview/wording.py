@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-SHARED_PATIENTS = "patients shared between training and test"
-"""Stands wherever a figure comes from a split by single images."""
-
 
 def percent(fraction: float) -> str:
     """0.974 as '97 %'. What is not certain is never rounded to 100 %, nor what is possible to 0 %."""

@@ -61,12 +61,15 @@ def planned(engine: "sa.Engine", request: Request) -> tuple[int, list[Recipe]]:
             cross_validate=request.folds is not None,
             fold_names=snapshots.fold_names(session, dataset_id),
         )
-    if recipe.weights == "none":
-        also = " is" if recipe.partner is None else f" and {recipe.partner} are"
-        output.say(
-            f"{recipe.backbone}{also} trained from scratch, without pretrained weights (mode=finetune)."
-        )
     return dataset_id, recipes
+
+
+def say_if_from_scratch(recipe: Recipe) -> None:
+    """Training without pretrained weights may follow from a backbone, so it is said."""
+    if recipe.weights == "none":
+        names = " and ".join(recipe.backbones)
+        verb = "is" if recipe.partner is None else "are"
+        output.say(f"{names} {verb} trained from scratch, without pretrained weights (mode={recipe.mode}).")
 
 
 def _start(session: "Session", request: Request) -> tuple[int, dict[str, Any]]:

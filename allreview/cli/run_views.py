@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from allreview.cli import output
-from allreview.wording import SHARED_PATIENTS, listed
+from allreview.evaluation.naming import SHARED_PATIENTS, model_title, split_in_words
+from allreview.wording import listed
 
 if TYPE_CHECKING:
     from allreview.recipe import Recipe
@@ -57,19 +58,15 @@ def result(run: "RunRow") -> dict[str, Any]:
 
 
 def split_words(recipe: "Recipe") -> str:
-    """How test cells were chosen: 'leak groups, fold 0 of 5 (from 0)'. Shared patients are always said."""
-    if recipe.split == "dataset_folds":
-        return f"the dataset's fold {recipe.fold}"
-    words = "images" if recipe.split == "image" else "leak groups"
-    if recipe.folds is not None:
-        words += f", fold {recipe.fold} of {recipe.folds}"
+    """How test cells were chosen: 'split by leak group, fold 1 of 5'. Shared patients are always said."""
+    words = split_in_words(recipe)
     return f"{words}: {SHARED_PATIENTS}" if recipe.shares_patients else words
 
 
 def model_words(run: "RunRow") -> str:
-    """The backbones: 'resnet50 + efficientnet_b3', and how an averaged ensemble came about."""
-    names = " + ".join(run.recipe.backbones)
-    return f"{names}, mean of runs {listed([str(one) for one in run.members])}" if run.members else names
+    """The backbones: 'ResNet50', and which runs an averaged ensemble is the mean of."""
+    title = model_title(run.recipe)
+    return f"{title} of runs {listed([str(one) for one in run.members])}" if run.members else title
 
 
 def print_runs(runs: Sequence["RunRow"]) -> None:

@@ -11,6 +11,9 @@ from allreview.wording import listed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import sqlalchemy as sa
+
+    from allreview.evaluation.reports import SeriesReport
     from allreview.training.runs import RunRow
     from allreview.training.series import Protocol
 
@@ -74,7 +77,7 @@ def train(
     """Train on the labels as they are now, and follow the run or runs. Ctrl-C leaves them going."""
     from allreview.cli.following import follow_all
     from allreview.cli.recipes import set_values
-    from allreview.cli.requests import Request, planned
+    from allreview.cli.requests import Request, planned, say_if_from_scratch
     from allreview.store import open_store
     from allreview.training import jobs
 
@@ -92,10 +95,12 @@ def train(
     engine = open_store(settings)
     dataset_id, recipes = planned(engine, request)
     run_ids = jobs.submit_all(engine, settings, dataset_id, recipes, parent)
+    say_if_from_scratch(recipes[0])
     found = [_run(run_id) for run_id in run_ids] if detach else follow_all(engine, settings, run_ids)
     if not detach and any(run.unfinished for run in found):
         _say_going_on([run.id for run in found if run.unfinished])
-    _tell(found, json, ended=not any(run.unfinished for run in found) and not detach)
+    ended = not detach and not any(run.unfinished for run in found)
+    _tell(found, json, ended, _series_report(engine, found) if ended else None)
     failed = [run for run in found if run.state == "failed"]
     for run in failed:
         output.say(f"Run {run.id} failed: {run.message}")
@@ -115,18 +120,35 @@ def _say_going_on(run_ids: "Sequence[int]") -> None:
         )
 
 
-def _tell(found: "Sequence[RunRow]", json: bool, *, ended: bool) -> None:
+def _series_report(engine: "sa.Engine", found: "Sequence[RunRow]") -> "SeriesReport | None":
+    """What the runs of a series came to together; None for a single run, or when none is finished."""
+    series = found[0].series
+    if series is None or not any(run.state == "finished" for run in found):
+        return None
+    from allreview.evaluation.reports import series_report
+
+    return series_report(engine, series)
+
+
+def _tell(found: "Sequence[RunRow]", json: bool, ended: bool, together: "SeriesReport | None") -> None:
     """The run or runs on stdout: what they came to, or only their state while they go on."""
+    from allreview.cli import series_views
+
     if json:
         shown: list[dict[str, Any]] = [
             run_views.result(run) if ended else {"run": run.id, "state": run.state} for run in found
         ]
-        output.emit(shown[0] if len(found) == 1 else {"series": found[0].series, "runs": shown})
+        several = {"series": found[0].series, "runs": shown}
+        if ended:
+            several["summary"] = series_views.summary(together) if together else None
+        output.emit(shown[0] if len(found) == 1 else several)
     elif not ended:
         for run in found:
             output.line(f"Run {run.id} is {run.state}.")
     elif len(found) > 1:
         run_views.print_runs(found)
+        if together:
+            series_views.print_summary(together)
     elif found[0].state != "failed":
         run_views.print_run(found[0])
 
@@ -185,12 +207,21 @@ def stop(run_id: RunId, json: Json = False) -> None:
     state = jobs.stop(engine, run_id)
     if state == "running":
         jobs.resume_unfinished(engine, settings)  # a run that nobody works on would never notice
+    _say_what_goes_on(run_id)
     if json:
         output.emit({"run": run_id, "state": state, "stop_requested": state in ("running", "stopped")})
     elif state == "running":
         output.line(f"Run {run_id} stops within one batch.")
     else:
         output.line(f"Run {run_id} is {state}.")
+
+
+def _say_what_goes_on(run_id: int) -> None:
+    going = [member for member in _run(run_id).members if _run(member).unfinished]
+    if going:
+        numbers = listed([str(member) for member in going])
+        which = f"its member, run {numbers}, goes" if len(going) == 1 else f"its members, runs {numbers}, go"
+        output.say(f"Run {run_id} is an ensemble, and {which} on: stop what nobody else needs.")
 
 
 def _run(run_id: int) -> "RunRow":

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from allreview.cli.app import app
-from allreview.recipe import Recipe
+from allreview.recipe import Recipe, allowed_values
 from allreview.review.queues import STRATEGIES
 from tests.cli.commands import ROOT, command
 
@@ -20,7 +20,7 @@ def _section(name: str) -> str:
 
 def test_the_commands_of_the_contract_are_there() -> None:
     assert set(COMMANDS) == {
-        "import", "demo", "train", "runs", "show", "stop", "evaluate", "predict", "queue", "label", "undo",
+        "import", "demo", "train", "runs", "show", "stop", "evaluate", "predict", "export", "queue", "label", "undo",
         "worker", "check",
     }  # fmt: skip
 
@@ -47,5 +47,8 @@ def test_every_command_is_in_the_list_of_commands(name: str) -> None:
 
 
 def test_every_setting_and_every_strategy_is_in_the_docs() -> None:
-    assert not [field for field in Recipe.model_fields if f"`{field}`" not in _section("train")]
+    for name, field in Recipe.model_fields.items():
+        (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", _section("train"), re.MULTILINE)
+        assert row.startswith(allowed_values(name) + "; default "), name
+        assert row.endswith(f"| {field.description}"), name
     assert not [strategy for strategy in STRATEGIES if f"`{strategy}`" not in _section("queue")]

@@ -14,7 +14,12 @@ import pytest
 import sqlalchemy as sa
 
 import db
+from allreview.cli import training
+from allreview.cli.requests import Request, planned
+from allreview.recipe import Recipe, make_recipe
 from allreview.settings import current_settings
+from allreview.training import jobs
+from allreview.training.runs import get_run
 from db.tables import Run
 from tests import workers
 from tests.cli.commands import ROOT, command, process, refused, succeed
@@ -22,7 +27,8 @@ from tests.factory import finished_run, small_store
 
 SMALL = ("--backbone", "MobileNetV2", "--set", "image_size=96", "--epochs", 2)
 RESULT = {
-    "run", "state", "seconds", "recipe", "snapshot", "parent", "best_epoch", "validation", "test", "message"
+    "run", "state", "seconds", "recipe", "shares_patients", "snapshot", "parent", "series", "members",
+    "best_epoch", "validation", "test", "message",
 }  # fmt: skip
 
 
@@ -148,8 +154,101 @@ def test_runs_are_listed_by_dataset_and_state(engine: sa.Engine) -> None:
     assert [run["run"] for run in succeed("runs")] == [second, first]
     assert [run["run"] for run in succeed("runs", "--state", "failed", "--dataset", "Cells")] == [second]
     told = command("runs")
-    assert "mobilenet_v2" in told.stdout
+    assert "MobileNetV2" in told.stdout
+    assert "patients shared" not in told.stdout
     assert "The disk is full." in command("show", second).stdout
     assert succeed("stop", first) == {"run": first, "state": "finished", "stop_requested": False}
     assert "several" not in refused("runs", "--dataset", "none of these")
     assert current_settings().logs.exists() is False
+
+
+def test_shared_patients_are_marked_wherever_a_run_is_told_of(engine: sa.Engine) -> None:
+    store = small_store(engine)
+    predicted = {store.cells["1"][0]: ("all", 0.9)}
+    honest = finished_run(engine, store, predicted, series="both")
+    leaky = finished_run(
+        engine, store, predicted, recipe=Recipe(split="image", folds=3, fold=1), series="both"
+    )
+    scores = {"n": 4, **dict.fromkeys(("accuracy", "balanced_accuracy", "weighted_f1", "auroc", "ece"), 0.5)}
+    with db.writing(engine) as session:
+        session.execute(sa.update(Run).values(metrics={"test": scores}))
+    marked = "patients shared between training and test"
+    assert command("runs").stdout.count(marked) == 1
+    assert command("show", leaky).stdout.count(marked) == 2
+    assert marked not in command("show", honest).stdout
+    shown = succeed("show", leaky)
+    assert (shown["shares_patients"], shown["series"]) == (True, "both")
+    assert succeed("show", honest)["shares_patients"] is False
+
+
+def test_a_recipe_leaves_as_yaml_and_comes_back(engine: sa.Engine, tmp_path: Path) -> None:
+    store = small_store(engine)
+    recipe = Recipe(partner="vgg16", crop=300, rotation=12.5, split="image", folds=4, fold=3)
+    run = finished_run(engine, store, {store.cells["1"][0]: ("all", 0.9)}, recipe=recipe)
+    (tmp_path / "recipe.yaml").write_text(command("show", run, "--recipe").stdout)
+    assert planned(engine, Request(recipe=str(tmp_path / "recipe.yaml")))[1] == [recipe]
+    assert succeed("show", run, "--recipe") == recipe.model_dump()
+
+
+def test_stopping_an_ensemble_tells_of_its_members(engine: sa.Engine, monkeypatch) -> None:
+    store = small_store(engine)
+    monkeypatch.setattr(jobs, "ensure_worker", lambda _settings: False)
+    averaged = make_recipe({"weights": "none", "mode": "finetune", "partner": "vgg16", "combine": "average"})
+    (run,) = jobs.submit_all(engine, current_settings(), store.dataset, [averaged])
+    assert "mean of probabilities of runs 1 and 2" in command("show", run).stdout
+    assert succeed("show", run)["members"] == [1, 2]
+    stopped = command("stop", run)
+    assert "its members, runs 1 and 2, go on" in stopped.stderr
+    assert [one["state"] for one in succeed("runs")] == ["stopped", "queued", "queued"]
+
+
+def test_a_series_is_told_with_what_shared_patients_add(
+    engine: sa.Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = small_store(engine)
+    cells = [cell for ids in store.cells.values() for cell in ids]
+    hem = {cell for subject, ids in store.cells.items() if subject.startswith("H") for cell in ids}
+    right = {cell: ("hem" if cell in hem else "all", 0.8) for cell in cells}
+    wrong: dict[int, tuple[str, float]] = dict.fromkeys(cells, ("all", 0.8))
+    ids = [
+        finished_run(
+            engine, store, predicted, parts=dict.fromkeys(cells, "test"), recipe=recipe, series="both"
+        )
+        for recipe, predicted in (
+            (Recipe(), wrong),
+            (Recipe(split="image"), right),
+        )
+    ]
+    with db.reading(engine) as session:
+        found = [get_run(session, run_id) for run_id in ids]
+    together = training._series_report(engine, found)
+    training._tell(found, json=True, ended=True, together=together)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["series"], [run["run"] for run in told["runs"]]) == ("both", ids)
+    (system,) = told["summary"]["systems"]
+    accuracy = {split: pooled["test"]["accuracy"] for split, pooled in system["by_split"].items()}
+    assert accuracy == {"leak_group": 0.6, "image": 1.0}
+    assert system["leak"]["accuracy"]["value"] == pytest.approx(0.4)
+    training._tell(found, json=False, ended=True, together=together)
+    shown = capsys.readouterr().out
+    assert "what shared patients add, in points: accuracy +40.0" in shown
+    marked = [line for line in shown.splitlines() if "patients shared between training and test" in line]
+    assert len(marked) == 2  # the run, and its line in the summary
+
+
+@pytest.mark.slow
+def test_both_protocols_of_an_averaged_ensemble_are_followed_to_the_end(worked: None, few: Path) -> None:
+    succeed("import", few)
+    small = ("--set", "image_size=32", "--set", "dense_units=8", "--epochs", 1, "--set", "weights=none")
+    ensemble = ("--backbone", "MobileNetV2+AlexNet", "--set", "combine=average")
+    done = process("train", *small, *ensemble, "--protocol", "both", "--json", timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [(run["run"], run["members"]) for run in found["runs"]] == [(3, [1, 2]), (6, [4, 5])]
+    assert [run["shares_patients"] for run in found["runs"]] == [False, True]
+    assert {run["series"] for run in found["runs"]} == {found["series"]}
+    (system,) = found["summary"]["systems"]
+    assert set(system["by_split"]) == {"leak_group", "image"}
+    assert "Run 1, a member of run 3: MobileNetV2." in done.stderr
+    assert "Run 6, 2 of 2: MobileNetV2 + AlexNet, mean of probabilities of runs 4 and 5" in done.stderr
+    assert [run["run"] for run in succeed("runs", "--state", "finished")] == [6, 5, 4, 3, 2, 1]
