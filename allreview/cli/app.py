@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from allreview.cli import data, operating, output, reviewing, scoring, training
+from allreview.cli import data, exporting, operating, output, reviewing, scoring, training
 from allreview.errors import UserError
 
 BAD_INPUT = 2
@@ -68,6 +68,7 @@ app.command()(training.show)
 app.command()(training.stop)
 app.command()(scoring.evaluate)
 app.command()(scoring.predict)
+app.command()(exporting.export)
 app.command()(reviewing.queue)
 app.command()(reviewing.label)
 app.command()(reviewing.undo)

@@ -43,7 +43,8 @@ def _minus_one_to_one(pixels: Any) -> Any:
 
 
 def _bgr_less_imagenet_means(pixels: Any) -> Any:
-    return keras.ops.flip(pixels, axis=-1) - np.array(IMAGENET_BGR_MEANS, dtype=np.float32)
+    # Not `flip` nor `take`, which become several operations in ONNX.
+    return pixels[..., ::-1] - np.array(IMAGENET_BGR_MEANS, dtype=np.float32)
 
 
 def _unchanged(pixels: Any) -> Any:
