@@ -5,6 +5,7 @@ between or inside the writes leaves them apart, or unreadable. A weight file her
 figures of all epochs before it, within itself and is renamed into place whole.
 """
 
+import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -70,4 +71,12 @@ def _write_weights(model: keras.Model, path: Path, rows: Sequence[EpochRow]) -> 
             file[HISTORY] = np.array([astuple(row) for row in rows], dtype=np.float64)
         put_in_place(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
+
+
+def _discard(path: Path) -> None:
+    """Remove what was left half written, and free its space: on a full disk HDF5 fails to close its file, and an
+    open file keeps its space when it is only unlinked."""
+    if path.exists():
+        os.truncate(path, 0)
+        path.unlink()

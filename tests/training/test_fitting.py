@@ -22,9 +22,20 @@ from allreview.training.epochs import EpochRow, StopRequested, best_epoch
 from allreview.training.features import CellImage, cached_features
 from allreview.training.fitting import best_model, fit_end_to_end, fit_head, head_probabilities
 
+EVERYTHING_ON = {
+    "imbalance": "augment", "mixup": 0.1, "schedule": "cosine", "warmup_epochs": 1, "label_smoothing": 0.02,
+}  # fmt: skip
 RECIPE = make_recipe(
-    {"epochs": 5, "batch_size": 16, "dense_units": 16, "image_size": 64, "learning_rate": 0.02}
+    {
+        **EVERYTHING_ON,
+        "epochs": 5,
+        "batch_size": 16,
+        "dense_units": 16,
+        "image_size": 64,
+        "learning_rate": 0.05,
+    }
 )
+STEPS = 9  # an epoch: of 90 cells 67 are of the larger class, so 134 are shown
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -79,10 +90,9 @@ def test_the_head_learns_and_reports(whole):
     assert hooks.rows[-1].loss < hooks.rows[0].loss
     assert hooks.rows[-1].val_accuracy > 0.8
     assert all(row.seconds > 0 for row in hooks.rows)
-    steps = 6
-    assert hooks.checks == 1 + 5 * (steps + 1)
+    assert hooks.checks == 1 + 5 * (STEPS + 1)
     for done, total, rate, left in hooks.batches:
-        assert 0 < done <= total == 5 * steps
+        assert 0 < done <= total == 5 * STEPS
         assert rate > 0
         assert left >= 0
     assert hooks.batches
@@ -118,21 +128,21 @@ def test_a_killed_fit_goes_on_with_the_same_numbers(whole, tmp_path):
 
 
 def test_stop_ends_within_a_batch_and_keeps_the_best(whole, tmp_path):
-    stopped = Hooks(stop_after=1 + 2 * 7 + 3)
+    stopped = Hooks(stop_after=1 + 2 * (STEPS + 1) + 3)
     with pytest.raises(StopRequested):
         fit_head(RECIPE, *vectors(), 2, tmp_path, stopped)
     assert stopped.checks == stopped.stop_after
     assert figures(stopped.rows) == figures(whole[0].rows[:2])
     kept = kept_epoch(tmp_path)
     assert kept is not None
-    assert kept.epoch == best_epoch(stopped.rows, "val_loss")
+    assert kept.epoch == best_epoch(stopped.rows, RECIPE.best_by)
     resumed = Hooks()
     fit_head(RECIPE, *vectors(), 2, tmp_path, resumed)
     assert figures(stopped.rows + resumed.rows) == figures(whole[0].rows)
 
 
 def test_stop_in_validation_and_before_the_first_epoch(tmp_path):
-    for stop_after in (1, 4, 7, 8):
+    for stop_after in (1, 4, STEPS + 1, STEPS + 2):
         hooks = Hooks(stop_after=stop_after)
         folder = tmp_path / str(stop_after)
         with pytest.raises(StopRequested):
@@ -216,7 +226,8 @@ def test_the_joined_model_says_of_images_what_the_head_says_of_features(cells, w
 SCRATCH = make_recipe(
     {
         "backbone": "alexnet", "weights": "none", "mode": "finetune", "image_size": 64, "epochs": 3,
-        "batch_size": 8, "dense_units": 8,
+        "batch_size": 8, "dense_units": 8, "rotation": 180, "translation": 0.1, "stain": 0.1, "brightness": 0.1,
+        "cutmix": 0.5, "imbalance": "augment", "schedule": "exponential",
     }
 )  # fmt: skip
 
