@@ -4,23 +4,27 @@ import streamlit as st
 
 import db
 from allreview.training import jobs, runs
-from allreview.ui import context, frame, needs, recipe_form, run_view
+from allreview.ui import augmentation_view, context, frame, needs, recipe_form, run_view, starting
 
 frame.inside_app()
 dataset = needs.require_dataset()
 jobs.resume_unfinished(context.engine(), context.settings())
 
 st.title("Train")
-recipe_form.refusal()
+starting.refusal()
 choose, watch = st.columns([2, 3], gap="large")
 
 with choose:
     st.subheader("New run", anchor=False)
-    recipe = recipe_form.recipe_form()
-    if recipe is not None:
-        recipe_form.what_it_uses(dataset.id, recipe)
-        if st.button("Start training", type="primary", key="start_training", width="stretch"):
-            recipe_form.start(dataset.id, recipe)
+    request = recipe_form.request_form()
+    if request is not None:
+        possible = starting.what_it_uses(dataset.id, request)
+        if st.button(
+            "Start training", type="primary", key="start_training", width="stretch", disabled=not possible
+        ):
+            starting.start(dataset.id, request)
+        if recipe_form.preview_wanted():
+            augmentation_view.show(dataset.id, request.recipe)
 
 with watch, db.reading(context.engine()) as session:
     found = runs.list_runs(session, dataset_id=dataset.id)

@@ -8,18 +8,19 @@ from sqlalchemy.orm import Session, aliased
 
 from allreview.cells.cell_query import CellQuery, CellRow, with_paths
 from allreview.errors import UserError
+from allreview.recipe import Recipe, make_recipe
 from db.tables import (
     Annotation,
     Cell,
     CellFile,
     Dataset,
     Prediction,
-    Recipe,
     Reviewer,
     Run,
     SnapshotCell,
     Subject,
 )
+from db.tables import Recipe as RecipeRow
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class RunPrediction:
     """What one run says of the cell. `hidden`: a test cell of that run, whose prediction is withheld."""
 
     run_id: int
-    backbone: str
+    recipe: Recipe
     created_at: datetime
     part: str | None
     label: str | None
@@ -169,11 +170,16 @@ def _predictions(session: Session, cell_id: int, test_predictions: bool) -> list
     in_snapshot = sa.and_(SnapshotCell.snapshot_id == Run.snapshot_id, SnapshotCell.cell_id == cell_id)
     select = (
         sa.select(
-            Run.id, Recipe.body, Run.created_at, SnapshotCell.part, Prediction.label, Prediction.probability
+            Run.id,
+            RecipeRow.body,
+            Run.created_at,
+            SnapshotCell.part,
+            Prediction.label,
+            Prediction.probability,
         )
         .select_from(Prediction)
         .join(Run, Run.id == Prediction.run_id)
-        .join(Recipe, Recipe.id == Run.recipe_id)
+        .join(RecipeRow, RecipeRow.id == Run.recipe_id)
         .join(SnapshotCell, in_snapshot, isouter=True)
         .where(Prediction.cell_id == cell_id)
         .order_by(Run.id)
@@ -182,5 +188,5 @@ def _predictions(session: Session, cell_id: int, test_predictions: bool) -> list
     for run_id, body, created_at, part, label, probability in session.execute(select):
         hidden = part == "test" and not test_predictions
         said = (None, None) if hidden else (label, probability)
-        found.append(RunPrediction(run_id, body["backbone"], created_at, part, *said, hidden))
+        found.append(RunPrediction(run_id, make_recipe(body), created_at, part, *said, hidden))
     return found

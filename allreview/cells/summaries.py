@@ -7,7 +7,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from allreview.cells.cell_query import CellQuery
-from db.tables import Cell, Dataset, LeakGroup, Prediction, Recipe, Run, Subject
+from allreview.recipe import Recipe, make_recipe
+from db.tables import Cell, Dataset, LeakGroup, Prediction, Run, Subject
+from db.tables import Recipe as RecipeRow
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class RunChoice:
     """A run that can be chosen to see parts and predictions by."""
 
     run_id: int
-    backbone: str
+    recipe: Recipe
     state: str
     created_at: datetime
 
@@ -107,12 +109,12 @@ def runs_with_predictions(session: Session, dataset_id: int) -> list[RunChoice]:
     """The dataset's runs that have predicted something, newest first."""
     predicted = sa.exists().where(Prediction.run_id == Run.id)
     select = (
-        sa.select(Run.id, Recipe.body, Run.state, Run.created_at)
-        .join(Recipe, Recipe.id == Run.recipe_id)
+        sa.select(Run.id, RecipeRow.body, Run.state, Run.created_at)
+        .join(RecipeRow, RecipeRow.id == Run.recipe_id)
         .where(Run.dataset_id == dataset_id, predicted)
         .order_by(Run.id.desc())
     )
-    return [RunChoice(i, body["backbone"], state, at) for i, body, state, at in session.execute(select)]
+    return [RunChoice(i, make_recipe(body), state, at) for i, body, state, at in session.execute(select)]
 
 
 def tied_subjects(session: Session, dataset_id: int) -> list[list[str]]:

@@ -6,21 +6,25 @@ import streamlit as st
 from allreview.cells.naming import class_title
 from allreview.cells.thumbnails import thumbnail
 from allreview.evaluation.comparison import ChangedCell, Comparison, Judged, compare_runs, labels_changed
-from allreview.evaluation.figures import confusion_figure
+from allreview.evaluation.figures import confusion_figure, differences_figure
 from allreview.evaluation.metrics import Scores
+from allreview.evaluation.naming import SHARED_PATIENTS
 from allreview.training.runs import RunRow
 from allreview.ui import context, run_view
+from allreview.ui.results_view import CHART, FIGURES
 from allreview.ui.words import class_badge, inert
 from allreview.wording import percent, plural
 
-FIGURES = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "weighted_f1": "Weighted F1",
-    "macro_f1": "Macro F1",
-    "auroc": "Area under the ROC curve",
-    "ece": "Expected calibration error",
-}
+COMPARED = (
+    "accuracy",
+    "balanced_accuracy",
+    "weighted_f1",
+    "macro_f1",
+    "auroc",
+    "average_precision",
+    "brier",
+    "ece",
+)
 _BETWEEN = "vs"
 _PER_PAGE = 24
 
@@ -51,16 +55,7 @@ def comparison(earlier: RunRow, later: RunRow) -> None:
     """
     found = compare_runs(context.engine(), earlier.id, later.id)
     _what_changed_between(earlier, later)
-    on = st.segmented_control(
-        "Judged by",
-        ["current", "source"],
-        format_func={"current": "Current labels", "source": "Source labels"}.__getitem__,
-        default="current",
-        required=True,
-        key="judged_by",
-        persist_state="session",
-        help="Current labels contain the reviewers' corrections; source labels are those of the import.",
-    )
+    on = run_view.judged_by()
     judged = found.current if on == "current" else found.source
     st.caption(_basis(found, on))
     table, chart_a, chart_b = st.columns([4, 3, 3], gap="medium")
@@ -71,9 +66,10 @@ def comparison(earlier: RunRow, later: RunRow) -> None:
         column.plotly_chart(
             confusion_figure(scores["confusion"], f"Run {run.id}", titles),
             key=f"confusion-{on}-{run.id}",
-            config={"displayModeBar": False},
+            config=CHART,
             width="stretch",
         )
+    _differences(found, judged, earlier, later)
     _changed_cells(found)
 
 
@@ -94,7 +90,8 @@ def _what_changed_between(earlier: RunRow, later: RunRow) -> None:
 
 
 def _basis(found: Comparison, on: str) -> str:
-    words = f"On the same {plural(found.cells, 'test cell')}, of subjects neither run was trained on, in %."
+    whose = SHARED_PATIENTS if found.shared_patients else "of subjects neither run was trained on"
+    words = f"On the same {plural(found.cells, 'test cell')}, {whose}, in %."
     if on == "current" and found.left_out:
         words += f" {plural(found.left_out, 'cell')} now unsure or unusable left out."
     return words
@@ -102,7 +99,8 @@ def _basis(found: Comparison, on: str) -> str:
 
 def _figures(judged: Judged, earlier: RunRow, later: RunRow) -> None:
     rows = []
-    for key, title in FIGURES.items():
+    for key in COMPARED:
+        title = FIGURES[key]
         before, after = judged.a.get(key), judged.b.get(key)
         rows.append((title, _share(before), _share(after), _difference(before, after)))
     for name in judged.b["per_class"]:
@@ -117,6 +115,14 @@ def _figures(judged: Judged, earlier: RunRow, later: RunRow) -> None:
         f"Only run {earlier.id} is right on {plural(test.only_a_right, 'cell')}, only run {later.id} on "
         f"{plural(test.only_b_right, 'cell')} (McNemar's exact test: p = {test.p_value:.2g})."
     )
+
+
+def _differences(found: Comparison, judged: Judged, earlier: RunRow, later: RunRow) -> None:
+    """By how much the later run is better, with what chance among subjects could do."""
+    figure = differences_figure(
+        judged.differences, f"run {earlier.id}", f"run {later.id}", shared_patients=found.shared_patients
+    )
+    st.plotly_chart(figure, key=f"differences-{later.id}", config=CHART, width="stretch")
 
 
 def _changed_cells(found: Comparison) -> None:

@@ -87,7 +87,7 @@ def _predictions(detail: CellDetail) -> None:
         said = "Hidden: test cell" if each.hidden else class_title(each.label or "")
         sure = percent(each.probability) if each.probability is not None else ""
         part = PART_TITLES.get(each.part or "", "Not used")
-        rows.append((run_title(each.run_id, each.backbone), part, said, sure))
+        rows.append((run_title(each.run_id, each.recipe), part, said, sure))
     names = ("Run", "Part", "Predicted", "Certainty")
     st.dataframe({name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)})
 

@@ -88,7 +88,7 @@ def clear_filters() -> None:
 
 
 def _run_choice(runs: list[RunChoice]) -> int | None:
-    titles = {run.run_id: run_title(run.run_id, run.backbone) for run in runs}
+    titles = {run.run_id: run_title(run.run_id, run.recipe) for run in runs}
     chosen = st.selectbox(
         "Predictions",
         [*titles, NO_RUN],

@@ -1,176 +1,244 @@
-"""Choosing a recipe: what people change in sight, the rest one click away."""
+"""Choosing what to train: what people change in sight, the rest one click away."""
 
-import pandas as pd
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import streamlit as st
 
-import db
-from allreview.cells.naming import class_title
 from allreview.errors import UserError
-from allreview.labels import NOT_CLASSES
-from allreview.models.pretrained import availability
+from allreview.evaluation.naming import MODEL_TITLES, SHARED_PATIENTS
 from allreview.recipe import Recipe, make_recipe
-from allreview.training import jobs, snapshots
-from allreview.ui import context
-from allreview.ui.words import BACKBONE_TITLES, PART_TITLES, inert
-from allreview.wording import plural
+from allreview.recipes import NAMED, as_yaml, named_settings, settings_in
+from allreview.training.series import Protocol
+from allreview.ui import recipe_fields
+from allreview.ui.recipe_fields import KEY, RecipeField
+from allreview.ui.words import inert
 
-_REFUSED = "start-refused"
 MODES = {"features": "Head only", "finetune": "Everything"}
-OPTIMIZERS = {"adamax": "Adamax", "adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
-BEST_BY = {
-    "val_cross_entropy": "lowest validation cross-entropy",
-    "val_loss": "lowest validation loss",
-    "val_accuracy": "highest validation accuracy",
+COMBINE = {"concatenate": "One head on both", "average": "Mean of two models"}
+NOBODY = "none"
+Testing = Literal["new_patients", "cross_validation", "dataset_folds", "image", "both"]
+TESTING: dict[Testing, str] = {
+    "new_patients": "New patients",
+    "cross_validation": "New patients, in folds",
+    "dataset_folds": "Dataset's own folds",
+    "image": "Random images (paper)",
+    "both": "Both, to see the leak",
 }
-IMBALANCE = {
-    "class_weights": "weigh them up",
-    "augment": "show them more often, augmented",
-    "none": "nothing",
-}
+_PREVIEW = "preview_augmentation"
+_REFUSED = "recipe-file-refused"
 
 
-def recipe_form() -> Recipe | None:
-    """The recipe as chosen; None (with the reason shown) while the choices contradict each other."""
-    defaults = Recipe()
-    values: dict[str, object] = {}
-    values["backbone"] = st.selectbox(
-        "Backbone",
-        list(BACKBONE_TITLES),
-        format_func=BACKBONE_TITLES.__getitem__,
-        key="backbone",
-        persist_state="session",
-        help="The network that turns a cell into features. All but AlexNet start from ImageNet weights.",
-    )
-    if values["backbone"] == "alexnet":
-        values |= {"weights": "none", "mode": "finetune"}
-        st.caption("AlexNet has no pretrained weights: it is trained from scratch, end to end.")
-    else:
-        values["mode"] = st.segmented_control(
-            "What is trained",
-            list(MODES),
-            format_func=MODES.__getitem__,
-            default="features",
-            required=True,
-            key="mode",
-            persist_state="session",
-            width="stretch",
-            help="Head only: the backbone stays as it is and its features are computed once, so a retrain "
-            "takes seconds. Everything: the backbone learns too, image by image.",
-        )
-    values["epochs"] = st.slider(
-        "Epochs", 1, 60, defaults.epochs, key="epochs", persist_state="session", help="Passes over the cells."
-    )
-    with st.expander("More settings"):
-        values |= _more(defaults)
-    try:
-        return make_recipe(values)
-    except UserError as error:
-        st.error(str(error))
-        return None
+@dataclass(frozen=True)
+class Request:
+    """What somebody wants trained: one recipe, and the ways to split that make several runs of it."""
+
+    recipe: Recipe
+    protocol: Protocol | None
+    cross_validate: bool
 
 
-def _more(defaults: Recipe) -> dict[str, object]:
+def request_form() -> Request | None:
+    """What was chosen; None (with the reason shown) while the choices contradict each other."""
+    _start_from()
+    values = _network()
     left, right = st.columns(2)
-    whole_image = right.checkbox(
-        "Use the whole image",
-        defaults.crop is None,
-        key="whole_image",
+    with left:
+        testing, split = _testing()
+    with right:
+        values["epochs"] = recipe_fields.EPOCHS.draw()
+    values |= split | _more(values)
+    try:
+        recipe = make_recipe(values)
+    except UserError as error:
+        st.error(inert(str(error)))
+        return None
+    _as_file(recipe)
+    return Request(
+        recipe,
+        protocol="both" if testing == "both" else None,
+        cross_validate=testing in ("cross_validation", "dataset_folds"),
+    )
+
+
+def preview_wanted() -> bool:
+    """Whether somebody asked to see the augmentation."""
+    return bool(st.session_state.get(_PREVIEW))
+
+
+def _start_from() -> None:
+    named, file = st.columns([5, 1], vertical_alignment="bottom")
+    chosen = named.selectbox(
+        "Recipe",
+        list(NAMED),
+        format_func=lambda name: NAMED[name].title,
+        key="named_recipe",
         persist_state="session",
-        help="Off: keep only a centre square, so that cells fill more of the network's input.",
+        on_change=_use_named,
+        help="Where the settings below start from; each can be changed.",
     )
-    return {
-        "learning_rate": left.number_input(
-            "Learning rate", 1e-6, 1.0, defaults.learning_rate, format="%g", key="learning_rate"
-        ),
-        "optimizer": right.selectbox(
-            "Optimiser", list(OPTIMIZERS), format_func=OPTIMIZERS.__getitem__, key="optimizer"
-        ),
-        "batch_size": left.number_input("Batch size", 1, 1024, defaults.batch_size, key="batch_size"),
-        "dropout": right.slider("Dropout", 0.0, 0.9, defaults.dropout, key="dropout"),
-        "image_size": left.number_input(
-            "Input side (pixels)", 32, 1024, defaults.image_size, key="image_size"
-        ),
-        "crop": None
-        if whole_image
-        else right.number_input("Centre square (pixels)", 32, 4096, 300, key="crop"),
-        "flip": left.checkbox("Mirror cells at random", defaults.flip, key="flip"),
-        "imbalance": left.selectbox(
-            "Rare classes", list(IMBALANCE), format_func=IMBALANCE.__getitem__, key="imbalance"
-        ),
-        "best_by": right.selectbox(
-            "Keep the epoch with", list(BEST_BY), format_func=BEST_BY.__getitem__, key="best_by"
-        ),
-        "validation_fraction": left.slider(
-            "Validation share", 0.05, 0.4, defaults.validation_fraction, 0.05, key="validation_fraction"
-        ),
-        "test_fraction": right.slider(
-            "Test share", 0.05, 0.4, defaults.test_fraction, 0.05, key="test_fraction"
-        ),
-        "seed": left.number_input("Seed", 0, 2**31 - 1, defaults.seed, key="seed"),
-    }
-
-
-def what_it_uses(dataset_id: int, recipe: Recipe) -> None:
-    """How many cells of each class train, validate and test, before anything starts."""
-    try:
-        with db.reading(context.engine()) as session:
-            counts = snapshots.preview(session, dataset_id, recipe)
-    except UserError as error:
-        st.warning(str(error))
-        return
-    labels = sorted({label for _, label in counts if label not in NOT_CLASSES})
-    table = pd.DataFrame(
-        {class_title(label): [counts[part, label] for part in PART_TITLES] for label in labels},
-        index=pd.Index(PART_TITLES.values(), name="Part"),
-    )
-    st.dataframe(table, width="stretch")
-    left_out = sum(n for (_, label), n in counts.items() if label in NOT_CLASSES)
-    note = "Subjects are never split between parts, and subjects that share identical cells stay together."
-    if left_out:
-        note += f" Left out: {plural(left_out, 'cell')} marked unsure or unusable."
-    st.caption(note)
-
-
-def start(dataset_id: int, recipe: Recipe) -> None:
-    """Start a run, or, where its pretrained weights are not to be had, ask what to do instead."""
-    if recipe.weights == "imagenet":
-        with st.spinner("Looking for the pretrained weights…"):
-            found = availability(recipe.backbone, context.settings(), probe=True)
-        if found.kind not in ("file", "download"):
-            _from_scratch_or_cancel(dataset_id, recipe, found.sentence)
-            return
-    _submit(dataset_id, recipe)
-    st.rerun()
-
-
-@st.dialog("Pretrained weights are missing")
-def _from_scratch_or_cancel(dataset_id: int, recipe: Recipe, sentence: str) -> None:
-    st.write(sentence)
-    st.write("Training from scratch needs many more cells and epochs, and trains everything end to end.")
-    scratch, cancel = st.columns(2)
-    from_scratch = recipe.model_copy(update={"weights": "none", "mode": "finetune"})
-    started = scratch.button(
-        "Train from scratch",
-        key="from_scratch",
-        width="stretch",
-        on_click=_submit,
-        args=(dataset_id, from_scratch),
-    )
-    if started or cancel.button("Cancel", type="primary", key="cancel_scratch", width="stretch"):
-        st.rerun()
-
-
-def _submit(dataset_id: int, recipe: Recipe) -> None:
-    try:
-        run_id = jobs.submit(context.engine(), context.settings(), dataset_id=dataset_id, recipe=recipe)
-    except UserError as error:
-        st.session_state[_REFUSED] = str(error)
-    else:
-        context.choose_run(run_id)
-
-
-def refusal() -> None:
-    """Why the last try to start was refused, once."""
+    with file.popover("", icon=":material/upload_file:", help="A recipe from a file", width="stretch"):
+        st.file_uploader(
+            "Recipe file",
+            ["yaml", "yml", "json"],
+            key="recipe_file",
+            on_change=_use_file,
+            help="YAML or JSON.",
+        )
+    st.caption(NAMED[chosen].description)
     sentence = st.session_state.pop(_REFUSED, None)
     if sentence:
         st.error(inert(sentence))
+
+
+def _use_named() -> None:
+    _fill(named_settings(st.session_state["named_recipe"]) | {"backbone": st.session_state[KEY + "backbone"]})
+
+
+def _use_file() -> None:
+    uploaded = st.session_state["recipe_file"]
+    if uploaded is None:
+        return
+    try:
+        recipe = make_recipe(settings_in(uploaded.getvalue().decode("utf-8-sig")))
+    except UnicodeDecodeError:
+        st.session_state[_REFUSED] = f"{uploaded.name} is not text: choose a YAML or JSON file."
+    except UserError as error:
+        st.session_state[_REFUSED] = f"{uploaded.name} was not used. {error}"
+    else:
+        _fill(recipe.model_dump())
+
+
+def _fill(settings: dict[str, Any]) -> None:
+    recipe_fields.fill(settings)
+    folds = {"leak_group": "new_patients", "dataset_folds": "dataset_folds", "image": "image"}
+    testing = folds[settings.get("split", "leak_group")]
+    if settings.get("folds") and testing == "new_patients":
+        testing = "cross_validation"
+    st.session_state["testing"] = testing
+
+
+def _network() -> dict[str, Any]:
+    first, second = st.columns(2)
+    with first:
+        values: dict[str, Any] = {"backbone": recipe_fields.BACKBONE.draw()}
+    with second:
+        values["partner"] = _partner(values["backbone"])
+    if values["partner"] is not None:
+        values["combine"] = _combine()
+    if "alexnet" in (values["backbone"], values["partner"]):
+        st.caption("AlexNet has no pretrained weights: it is trained from scratch, end to end.")
+        return values | {"weights": "none", "mode": "finetune"}
+    recipe_fields.ensure("weights", "imagenet")
+    if st.session_state[KEY + "weights"] == "none":
+        return values | {"weights": "none", "mode": "finetune"}
+    recipe_fields.ensure("mode", "features")
+    values["mode"] = st.segmented_control(
+        "What is trained",
+        list(MODES),
+        format_func=MODES.__getitem__,
+        required=True,
+        key=KEY + "mode",
+        persist_state="session",
+        width="stretch",
+        help="Head only: the backbone stays as it is and its features are computed once, so a retrain "
+        "takes seconds. Everything: the backbone learns too, image by image.",
+    )
+    return values
+
+
+def _partner(backbone: str) -> str | None:
+    """The second backbone of an ensemble."""
+    options = [NOBODY, *(name for name in MODEL_TITLES if name != backbone)]
+    recipe_fields.ensure("partner", None)
+    if st.session_state[KEY + "partner"] not in options:
+        st.session_state[KEY + "partner"] = NOBODY
+    partner = st.selectbox(
+        "Ensemble with",
+        options,
+        format_func=lambda name: MODEL_TITLES.get(name, "None"),
+        key=KEY + "partner",
+        persist_state="session",
+        help="A second backbone that looks at the same cells. The paper's ensemble is ResNet50 with EfficientNetB3.",
+    )
+    return None if partner == NOBODY else partner
+
+
+def _combine() -> Any:
+    recipe_fields.ensure("combine", "concatenate")
+    return st.segmented_control(
+        "How they are combined",
+        list(COMBINE),
+        format_func=COMBINE.__getitem__,
+        required=True,
+        key=KEY + "combine",
+        persist_state="session",
+        width="stretch",
+        help="One head on both: the features of the two are joined and one head is trained on them. Mean of two "
+        "models: each is trained as a run of its own, and their probabilities are averaged.",
+    )
+
+
+def _testing() -> tuple[Testing, dict[str, Any]]:
+    testing: Testing = st.selectbox(
+        "Tested on",
+        list(TESTING),
+        format_func=TESTING.__getitem__,
+        key="testing",
+        persist_state="session",
+        help="New patients: whole subjects are kept out of training, so the figures are those to expect for a patient "
+        "the model has not seen; in folds, every subject is tested once. Random images, as in the paper, put cells "
+        "of one patient into training and test. Both trains both ways and shows the difference.",
+    )
+    if testing == "cross_validation":
+        st.session_state.setdefault("testing-folds", st.session_state.get(KEY + "folds") or 5)
+        folds = st.number_input("Folds", 2, 50, key="testing-folds", persist_state="session")
+        return testing, {"split": "leak_group", "folds": int(folds)}
+    if testing == "image":
+        st.caption(f":orange[:material/warning: {SHARED_PATIENTS.capitalize()}: the figures will flatter.]")
+    return testing, {"split": {"image": "image", "dataset_folds": "dataset_folds"}.get(testing, "leak_group")}
+
+
+def _more(values: dict[str, Any]) -> dict[str, Any]:
+    finetune = values["mode"] == "finetune"
+    found: dict[str, Any] = {}
+    with st.expander("More settings"):
+        cells, fit, head, rest = st.tabs(["Cells", "Fit", "Head", "Image and split"])
+        with cells:
+            found["imbalance"] = recipe_fields.IMBALANCE.draw()
+            mixing = recipe_fields.CUTMIX if finetune else recipe_fields.VIEWS
+            found |= _drawn((*recipe_fields.AUGMENTATION, mixing))
+            st.button("Show on real cells", key=_PREVIEW, width="stretch")
+        with fit:
+            found |= _drawn((*recipe_fields.FIT, recipe_fields.PRECISION) if finetune else recipe_fields.FIT)
+        with head:
+            found |= _drawn(recipe_fields.HEAD)
+        with rest:
+            if "alexnet" not in (values["backbone"], values["partner"]):
+                found |= _drawn((recipe_fields.WEIGHTS,))
+            found |= _drawn((*recipe_fields.IMAGE, *recipe_fields.SPLIT))
+    return found
+
+
+def _drawn(fields: Iterable[RecipeField]) -> dict[str, Any]:
+    """The fields in two columns, and their values."""
+    columns = st.columns(2)
+    found: dict[str, Any] = {}
+    for place, field in enumerate(fields):
+        with columns[place % 2]:
+            found[field.name] = field.draw()
+    return found
+
+
+def _as_file(recipe: Recipe) -> None:
+    st.download_button(
+        "Save this recipe",
+        as_yaml(recipe),
+        file_name="recipe.yaml",
+        mime="application/yaml",
+        key="save_recipe",
+        type="tertiary",
+        icon=":material/download:",
+        on_click="ignore",
+    )

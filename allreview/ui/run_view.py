@@ -1,28 +1,26 @@
 """A run as people watch it: state in words, progress, curves, figures."""
 
-from typing import Any
+from typing import Literal
 
 import streamlit as st
 
 import db
-from allreview.cells.naming import class_title
-from allreview.evaluation.figures import confusion_figure, history_figure
+from allreview.evaluation.figures import history_figure
+from allreview.evaluation.naming import model_title
 from allreview.training import jobs, runs
 from allreview.training.runs import RunRow
-from allreview.ui import context
+from allreview.ui import context, results_view
 from allreview.ui.errors import guarded
 from allreview.ui.recipe_form import MODES
-from allreview.ui.words import STATE_TITLES, backbone_title, run_title
-from allreview.wording import plural
+from allreview.ui.words import STATE_TITLES, run_title
 
 _COLOURS = {"queued": "gray", "running": "blue", "finished": "green", "stopped": "orange", "failed": "red"}
-_CHART = {"displayModeBar": False}
 
 
 def title(run: RunRow) -> str:
     """One line that tells runs apart."""
     parent = f", retrain of run {run.parent_id}" if run.parent_id else ""
-    return run_title(run.id, run.recipe.backbone) + parent
+    return run_title(run.id, run.recipe) + parent
 
 
 def choose_run(found: list[RunRow], label: str) -> RunRow:
@@ -59,14 +57,16 @@ def _draw(run_id: int, polling: bool) -> None:
     _header(run)
     _progress(run)
     figure = history_figure(run.history, run.recipe.epochs)
-    st.plotly_chart(figure, key=f"history-{run_id}", config=_CHART, width="stretch")
+    st.plotly_chart(figure, key=f"history-{run_id}", config=results_view.CHART, width="stretch")
     if run.state == "finished":
-        _figures(run)
+        results_view.results(run)
+        _ways_on(run)
+        results_view.sections(run)
 
 
 def _header(run: RunRow) -> None:
     line, button = st.columns([4, 1], vertical_alignment="center")
-    words = f":{_COLOURS[run.state]}-badge[{STATE_TITLES[run.state]}] {backbone_title(run.recipe.backbone)}"
+    words = f":{_COLOURS[run.state]}-badge[{STATE_TITLES[run.state]}] {model_title(run.recipe)}"
     words += f", {MODES[run.recipe.mode].lower()}, {run.recipe.epochs} epochs"
     if run.seconds is not None:
         words += f", {duration(run.seconds)}"
@@ -111,28 +111,14 @@ def _progress(run: RunRow) -> None:
         st.progress(min(run.done / run.total, 1.0) if run.total else 0.0, text=words)
 
 
-def _figures(run: RunRow) -> None:
-    validation, test = run.metrics.get("validation", {}), run.metrics.get("test", {})
-    shown = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "weighted_f1": "Weighted F1"}
-    for column, (key, name) in zip(st.columns(3), shown.items(), strict=True):
-        column.metric(name, share(test.get(key)))
-    st.caption(
-        f"On {plural(test.get('n', 0), 'test cell')} of subjects the model never saw, by their source labels. "
-        f"Validation accuracy {share(validation.get('accuracy'))}, best epoch {run.best_epoch}."
-    )
-    matrix, following = st.columns([3, 2])
-    if test.get("confusion"):
-        titles = {name: class_title(name) for name in run.classes}
-        matrix.plotly_chart(
-            confusion_figure(test["confusion"], "Test cells", titles),
-            key=f"confusion-{run.id}",
-            config=_CHART,
-            width="stretch",
-        )
-    with following:
+def _ways_on(run: RunRow) -> None:
+    review, retrain, compare = st.columns(3)
+    with review:
         if st.button("Review its mistakes", type="primary", key=f"review-{run.id}", width="stretch"):
             st.switch_page("pages/review.py", query_params=st.query_params.to_dict())
+    with retrain:
         retrain_button(run)
+    with compare:
         if run.parent_id and st.button("Compare with its parent", key=f"compare-{run.id}", width="stretch"):
             st.switch_page("pages/compare.py", query_params=st.query_params.to_dict())
 
@@ -153,9 +139,26 @@ def retrain_button(run: RunRow) -> None:
         )
 
 
-def share(value: Any) -> str:
-    """A share as people read it; a dash when it is not defined."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+def histories(found: list[RunRow]) -> list[tuple[str, list[dict[str, float]]]]:
+    """The epochs of each run that has any, by what people call the run."""
+    with db.reading(context.engine()) as session:
+        complete = [runs.get_run(session, run.id) for run in found]
+    return [(title(run), run.history) for run in complete if run.epochs]
+
+
+def judged_by() -> Literal["current", "source"]:
+    """Which labels figures are judged by."""
+    titles: dict[Literal["current", "source"], str] = {"current": "Current labels", "source": "Source labels"}
+    return st.segmented_control(
+        "Judged by",
+        list(titles),
+        format_func=titles.__getitem__,
+        default="current",
+        required=True,
+        key="judged_by",
+        persist_state="session",
+        help="Current labels contain the reviewers' corrections; source labels are those of the import.",
+    )
 
 
 def duration(seconds: float) -> str:

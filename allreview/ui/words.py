@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import streamlit as st
 
 from allreview.cells.naming import class_title, shown
+from allreview.evaluation.naming import model_title
+from allreview.recipe import Recipe
 
 PART_TITLES = {"train": "Training", "validation": "Validation", "test": "Test"}
 STATE_TITLES = {
@@ -16,13 +18,6 @@ STATE_TITLES = {
     "finished": "Finished",
     "stopped": "Stopped",
     "failed": "Failed",
-}
-BACKBONE_TITLES = {
-    "mobilenet_v2": "MobileNetV2",
-    "resnet50": "ResNet50",
-    "efficientnet_b3": "EfficientNetB3",
-    "vgg16": "VGG16",
-    "alexnet": "AlexNet",
 }
 # In the order of evaluation.figures.CLASS_COLOURS, so that a class looks alike in charts and on cards.
 _CLASS_COLOURS = ("orange", "blue", "green", "violet", "yellow", "primary", "gray", "red")
@@ -51,11 +46,12 @@ def when(moment: datetime) -> str:
     return moment.astimezone(zone).strftime("%-d %b %Y, %H:%M")
 
 
-def backbone_title(name: str) -> str:
-    """`mobilenet_v2` as 'MobileNetV2'."""
-    return BACKBONE_TITLES.get(name, name)
-
-
-def run_title(run_id: int, backbone: str) -> str:
-    """A run as people tell it from others: 'Run 3, MobileNetV2'."""
-    return f"Run {run_id}, {backbone_title(backbone)}"
+def run_title(run_id: int, recipe: Recipe) -> str:
+    """A run as people tell it from others: 'Run 3, MobileNetV2', with its fold, and marked where patients are
+    shared."""
+    words = [f"Run {run_id}", model_title(recipe)]
+    if recipe.split == "dataset_folds" or recipe.folds is not None:
+        words.append(f"fold {recipe.fold + 1}" + (f" of {recipe.folds}" if recipe.folds else ""))
+    if recipe.shares_patients:
+        words.append("patients shared")
+    return ", ".join(words)

@@ -34,6 +34,7 @@ def go(page: Page, name: str) -> None:
 def quick_settings(page: Page, epochs: int) -> None:
     """A small input and a centre crop, so that the whole journey takes a minute or two."""
     page.get_by_text("More settings").click()
+    page.get_by_role("tab", name="Image and split").click()
     for label, value in (("Input side (pixels)", "96"),):
         field = page.get_by_role("spinbutton", name=label)
         field.fill(value)

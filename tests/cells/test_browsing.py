@@ -256,7 +256,7 @@ def test_detail_tells_the_whole_log_in_order(session: Session) -> None:
     assert detail.group == ["2"]
     assert [row.cell_id for row in detail.others] == [2]
     assert detail.others_total == 1
-    assert [(p.run_id, p.backbone, p.part, p.label) for p in detail.predictions] == [
+    assert [(p.run_id, p.recipe.backbone, p.part, p.label) for p in detail.predictions] == [
         (1, "mobilenet_v2", "train", "all")
     ]
 
@@ -323,7 +323,7 @@ def test_summaries(session: Session) -> None:
     assert (second.name, second.synthetic, second.cells, second.leak_groups) == ("demo", True, 0, 0)
     assert subject_names(session, 1) == ["1", "2", "H3", "H4"]
     assert labels_in_use(session, 1) == ["all", "hem", "unsure"]
-    assert [(run.run_id, run.backbone, run.state) for run in runs_with_predictions(session, 1)] == [
+    assert [(run.run_id, run.recipe.backbone, run.state) for run in runs_with_predictions(session, 1)] == [
         (1, "mobilenet_v2", "finished")
     ]
     assert runs_with_predictions(session, 2) == []

@@ -23,8 +23,13 @@ def compare_page(**query: str) -> AppTest:
 def test_an_empty_store_and_a_single_run(sqlite_engine: sa.Engine) -> None:
     assert any(button.label == "Load the synthetic demo set" for button in compare_page().button)
     store = small_store(sqlite_engine)
-    finished_run(sqlite_engine, store, {store.cells["1"][0]: ("all", 0.9)})
-    assert "Two finished runs are needed" in compare_page().info[0].value
+    ones, twos = store.cells["1"], store.cells["2"]
+    predictions = dict.fromkeys(ones, ("all", 0.9)) | dict.fromkeys(twos, ("hem", 0.7))
+    parts = dict.fromkeys(ones, "test") | dict.fromkeys(twos, "validation")
+    finished_run(sqlite_engine, store, predictions, parts=parts)
+    table = compare_page().dataframe[0].value
+    assert table["Models"].tolist()[0] == "ResNet50 (paper)"
+    assert table["Test Accuracy"].tolist() == ["98.25", "96.06", "91.12", "82.74", "100.00"]
 
 
 def test_verdicts_that_changed_are_shown_with_their_outcome(sqlite_engine: sa.Engine) -> None:

@@ -1,0 +1,247 @@
+"""What a finished run found: figures with their intervals, curves, subjects, and the files to take away."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from allreview.cells.naming import class_title
+from allreview.evaluation import reports
+from allreview.evaluation.figures import (
+    confusion_figure,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+    subjects_figure,
+)
+from allreview.evaluation.naming import SHARED_PATIENTS
+from allreview.evaluation.reports import Report
+from allreview.training.runs import RunRow
+from allreview.ui import context
+from allreview.wording import plural
+
+CHART: dict[str, Any] = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": [
+        "zoom",
+        "pan",
+        "select",
+        "lasso",
+        "zoomIn",
+        "zoomOut",
+        "autoScale",
+        "resetScale",
+    ],
+    "toImageButtonOptions": {"format": "svg"},
+}
+"""A chart's only button saves it as SVG."""
+FIGURES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "weighted_f1": "Weighted F1",
+    "macro_f1": "Macro F1",
+    "weighted_precision": "Weighted precision",
+    "weighted_recall": "Weighted recall",
+    "macro_precision": "Macro precision",
+    "macro_recall": "Macro recall",
+    "auroc": "Area under the ROC curve",
+    "average_precision": "Average precision",
+    "brier": "Brier score",
+    "ece": "Expected calibration error",
+}
+_ERRORS = ("brier", "ece")
+_HEADLINE = ("accuracy", "balanced_accuracy", "weighted_f1")
+
+
+def results(run: RunRow) -> None:
+    """Headline, then one section at a time: only what is looked at is computed."""
+    test = run.metrics.get("test", {})
+    if run.recipe.shares_patients:
+        st.warning(
+            f"{SHARED_PATIENTS.capitalize()}: test images were drawn at random, so the model knows these patients. "
+            "For a new patient, expect less."
+        )
+    for column, key in zip(st.columns(len(_HEADLINE)), _HEADLINE, strict=True):
+        column.metric(FIGURES[key], share(test.get(key)), help=None)
+        column.caption(f"95 %: {interval(test, key)}")
+    st.caption(_basis(run, test))
+
+
+def _basis(run: RunRow, test: dict[str, Any]) -> str:
+    whose = (
+        "of patients that are in training too"
+        if run.recipe.shares_patients
+        else "of subjects the model never saw"
+    )
+    words = (
+        f"On {plural(test.get('n', 0), 'test cell')} {whose}, by their source labels; intervals from resampling "
+        f"subjects. Validation accuracy {share(run.metrics.get('validation', {}).get('accuracy'))}"
+    )
+    return words + (f", best epoch {run.best_epoch}." if run.best_epoch else ".")
+
+
+def sections(run: RunRow) -> None:
+    """Confusion, curves, subjects, every figure and files."""
+    drawn: dict[str, Callable[[RunRow], None]] = {
+        "Confusion": _confusion,
+        "Curves": _curves,
+        "Subjects": _subjects,
+        "All figures": _all_figures,
+        "Files": _files,
+    }
+    chosen = st.segmented_control(
+        "Show",
+        list(drawn),
+        default="Confusion",
+        required=True,
+        key=f"section-{run.id}",
+        label_visibility="collapsed",
+        width="stretch",
+    )
+    drawn[chosen](run)
+
+
+def _confusion(run: RunRow) -> None:
+    test = run.metrics.get("test", {})
+    if test.get("confusion"):
+        titles = {name: class_title(name) for name in run.classes}
+        _chart(confusion_figure(test["confusion"], _title(run, "Test cells"), titles), f"confusion-{run.id}")
+
+
+def _curves(run: RunRow) -> None:
+    report = _report(run)
+    first, second = st.columns(2)
+    with first:
+        _chart(roc_figure([report]), f"roc-{run.id}")
+    with second:
+        _chart(precision_recall_figure([report]), f"pr-{run.id}")
+    _chart(reliability_figure(report), f"reliability-{run.id}")
+    before = report.uncalibrated
+    if before is not None and run.temperature is not None:
+        st.caption(
+            f"Probabilities are calibrated on the validation cells (temperature {run.temperature:.2f}). Without, the "
+            f"expected calibration error would be {share(before['ece'])} instead of {share(report.figures['ece'])}."
+        )
+
+
+def _subjects(run: RunRow) -> None:
+    report = _report(run)
+    if not report.per_subject:
+        st.write("The test cells of this run have no subjects.")
+        return
+    _chart(subjects_figure(report), f"subjects-{run.id}")
+    blast = class_title(report.positive)
+    table = pd.DataFrame(
+        [
+            {
+                "Subject": row.subject,
+                "Label": class_title(row.label),
+                "Cells": row.cells,
+                "Accuracy": share(row.accuracy),
+                f"Called {blast}": share(row.share_positive),
+                "95 %": _span(row.share_positive_interval),
+            }
+            for row in report.per_subject
+        ]
+    )
+    st.dataframe(table, hide_index=True, width="stretch")
+
+
+def _all_figures(run: RunRow) -> None:
+    columns: dict[str, dict[str, Any]] = {
+        "Test": run.metrics.get("test", {}),
+        "Test, current labels": run.metrics.get("test", {}).get("current", {}),
+        "Validation": run.metrics.get("validation", {}),
+    }
+    rows = []
+    for key, name in FIGURES.items():
+        row = {"Figure": name}
+        for title, scores in columns.items():
+            row[title] = _with_interval(scores, key)
+        rows.append(row)
+    for name in run.classes:
+        for key in ("precision", "recall", "f1"):
+            row = {"Figure": f"{'F1' if key == 'f1' else key.capitalize()}, {class_title(name)}"}
+            for title, scores in columns.items():
+                row[title] = share(scores.get("per_class", {}).get(name, {}).get(key))
+            rows.append(row)
+    table = pd.DataFrame(rows)
+    st.dataframe(table, hide_index=True, width="stretch", height="content")
+    note = "In brackets the 95 % interval from resampling subjects. Of the last two, lower is better."
+    st.caption(f"{_mark(run)}{note}".replace("the last two", "Brier score and calibration error"))
+
+
+_FILES = {
+    "model-card.md": "Model card",
+    "recipe.yaml": "Recipe (YAML)",
+    "history.csv": "History (CSV)",
+    "predictions.csv": "Predictions (CSV)",
+    "snapshot.csv": "Cells, labels and split (CSV)",
+    "model.keras": "Model (Keras)",
+    "model.weights.h5": "Weights (HDF5)",
+}
+
+
+def _files(run: RunRow) -> None:
+    folder = context.settings().run_folder(run.id)
+    card = folder / "model-card.md"
+    left, right = st.columns([1, 2], gap="medium")
+    with left:
+        for name, title in _FILES.items():
+            if (folder / name).is_file():
+                _download(folder / name, title, f"{name}-{run.id}", f"run-{run.id}-{name}")
+    with right, st.container(height=460, border=True):
+        if card.is_file():
+            st.markdown(card.read_text(encoding="utf-8"))
+        else:
+            st.write("This run has no model card.")
+
+
+def _download(path: Path, title: str, key: str, name: str) -> None:
+    st.download_button(
+        title,
+        path.read_bytes,
+        file_name=name,
+        key=key,
+        on_click="ignore",
+        width="stretch",
+        icon=":material/download:",
+    )
+
+
+def _report(run: RunRow) -> Report:
+    return reports.run_report(context.engine(), run.id)
+
+
+def _chart(figure: Any, key: str) -> None:
+    st.plotly_chart(figure, key=key, config=CHART, width="stretch")
+
+
+def _mark(run: RunRow) -> str:
+    return f"{SHARED_PATIENTS.capitalize()}. " if run.recipe.shares_patients else ""
+
+
+def _title(run: RunRow, words: str) -> str:
+    return f"{words}, {SHARED_PATIENTS}" if run.recipe.shares_patients else words
+
+
+def share(value: Any) -> str:
+    """A share as people read it; a dash when it is not defined."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def interval(scores: dict[str, Any], key: str) -> str:
+    """The 95 % interval of a figure: '68.1 to 79.2 %', or a dash."""
+    found = (scores.get("intervals") or {}).get(key)
+    return "–" if found is None else f"{100 * found[0]:.1f} to {100 * found[1]:.1f} %"
+
+
+def _with_interval(scores: dict[str, Any], key: str) -> str:
+    found = (scores.get("intervals") or {}).get(key)
+    return share(scores.get(key)) + (f" ({_span(found)})" if found else "")
+
+
+def _span(ends: list[float]) -> str:
+    return f"{100 * ends[0]:.1f}–{100 * ends[1]:.1f}"
