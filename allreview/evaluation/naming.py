@@ -5,6 +5,22 @@ from allreview.recipe import BackboneName, Recipe
 SHARED_PATIENTS = "patients shared between training and test"
 """Stands wherever a figure comes from cells of patients that the model was trained on."""
 
+FIGURE_TITLES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_precision": "Macro precision",
+    "macro_recall": "Macro recall",
+    "macro_f1": "Macro F1",
+    "weighted_precision": "Weighted precision",
+    "weighted_recall": "Weighted recall",
+    "weighted_f1": "Weighted F1",
+    "auroc": "Area under the ROC curve",
+    "average_precision": "Average precision",
+    "brier": "Brier score",
+    "ece": "Expected calibration error",
+}
+"""In the order of `metrics.FIGURES`. Of the last two, lower is better."""
+
 MODEL_TITLES: dict[BackboneName, str] = {
     "mobilenet_v2": "MobileNetV2",
     "resnet50": "ResNet50",

@@ -224,7 +224,7 @@ def subject_rows(
         if subject is not None:
             cells.setdefault(subject, []).append((label, prediction))
     rows = [_subject_row(subject, found, positive) for subject, found in cells.items()]
-    return sorted(rows, key=lambda row: (row.label, row.accuracy, row.subject))
+    return sorted(rows, key=lambda row: (row.label, row.accuracy, len(row.subject), row.subject))
 
 
 def _subject_row(subject: str, cells: list[tuple[str, str]], positive: str) -> SubjectRow:
