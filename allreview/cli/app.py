@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from allreview.cli import data, exporting, operating, output, reviewing, scoring, training
+from allreview.cli import comparing, data, exporting, operating, output, reviewing, scoring, training
 from allreview.errors import UserError
 
 BAD_INPUT = 2
@@ -66,6 +66,7 @@ app.command()(training.train)
 app.command()(training.runs)
 app.command()(training.show)
 app.command()(training.stop)
+app.command()(comparing.compare)
 app.command()(scoring.evaluate)
 app.command()(scoring.predict)
 app.command()(exporting.export)

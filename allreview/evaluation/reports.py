@@ -196,15 +196,23 @@ def series_report(engine: sa.Engine, series: str, on: On = "source") -> SeriesRe
         raise UserError(f"There is no series {series!r}: choose one from the list of runs.")
     if not finished:
         raise UserError("None of these runs is finished, so there are no figures yet: wait for the first.")
-    systems: dict[str, dict[str, dict[int, StoredRun]]] = {}
-    for run in finished:
-        system = run.recipe.model_copy(update={"split": "leak_group", "fold": 0, "folds": None}).hash
-        systems.setdefault(system, {}).setdefault(run.recipe.split, {})[run.recipe.fold] = run
     return SeriesReport(
         series=series,
-        systems=[_system(by_split, cells, on) for by_split in systems.values()],
+        systems=_systems(finished, cells, on),
         unfinished={run.id: run.state for run in runs if run.state != "finished"},
     )
+
+
+def systems_report(engine: sa.Engine, run_ids: Sequence[int], on: On = "source") -> list[System]:
+    """The test parts of any runs, pooled as those of a series: for each system and way to split.
+
+    Raises:
+        UserError: as `run_report`.
+    """
+    with reading(engine) as session:
+        runs = runs_of(session, run_ids)
+        cells = judged_cells(session, run_ids, "test")
+    return _systems(runs, cells, on)
 
 
 def leak_between(shared: Report, apart: Report) -> dict[str, Difference]:
@@ -293,6 +301,14 @@ def _untempered(table: NDArray[np.float64], temperatures: list[float | None]) ->
         here = of_each == temperature
         before[here] = tempered(table[here], 1 / float(temperature))
     return before
+
+
+def _systems(runs: Sequence[StoredRun], cells: list[JudgedCell], on: On) -> list[System]:
+    found: dict[str, dict[str, dict[int, StoredRun]]] = {}
+    for run in sorted(runs, key=lambda run: run.id):
+        system = run.recipe.model_copy(update={"split": "leak_group", "fold": 0, "folds": None}).hash
+        found.setdefault(system, {}).setdefault(run.recipe.split, {})[run.recipe.fold] = run
+    return [_system(by_split, cells, on) for by_split in found.values()]
 
 
 def _system(by_split: dict[str, dict[int, StoredRun]], cells: list[JudgedCell], on: On) -> System:
