@@ -237,9 +237,10 @@ def test_a_series_is_told_with_what_shared_patients_add(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_both_protocols_of_an_averaged_ensemble_are_followed_to_the_end(worked: None, few: Path) -> None:
     succeed("import", few)
-    small = ("--set", "image_size=32", "--set", "dense_units=8", "--epochs", 1, "--set", "weights=none")
+    small = ("--set", "image_size=64", "--set", "dense_units=8", "--epochs", 1, "--set", "weights=none")
     ensemble = ("--backbone", "MobileNetV2+AlexNet", "--set", "combine=average")
     done = process("train", *small, *ensemble, "--protocol", "both", "--json", timeout=600)
     assert done.returncode == 0, done.stderr
