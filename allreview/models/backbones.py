@@ -179,9 +179,15 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.depth_radius, self.bias, self.alpha, self.beta = depth_radius, bias, alpha, beta
 
     def call(self, inputs: Any) -> Any:
-        return tf.nn.local_response_normalization(
-            inputs, depth_radius=self.depth_radius, bias=self.bias, alpha=self.alpha, beta=self.beta
+        # In float32 whatever the precision of the rest: TensorFlow has no such operation for 16 bits on a GPU.
+        normalized = tf.nn.local_response_normalization(
+            tf.cast(inputs, tf.float32),
+            depth_radius=self.depth_radius,
+            bias=self.bias,
+            alpha=self.alpha,
+            beta=self.beta,
         )
+        return tf.cast(normalized, inputs.dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -112,7 +112,7 @@ class EpochKeeper(keras.callbacks.Callback):
     def _row(self, epoch: int, figures: dict[str, float]) -> EpochRow:
         for value in figures.values():
             require_finite(self.recipe, epoch, value)
-        last_step = int(self.trainer.optimizer.iterations) - 1
+        last_step = int(self.trainer.optimizer.iterations.numpy()) - 1
         return EpochRow(
             epoch=epoch,
             learning_rate=rate_at(self.recipe, len(self.batches), last_step),

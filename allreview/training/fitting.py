@@ -88,8 +88,10 @@ def fit_end_to_end(
         held_out = ImageBatches(
             recipe, validation, validation_labels, len(classes), training=False, **reading
         )
+        smallest = [part.n_cells // len(part) for part in (batches, held_out)]
+        strategy = machine.strategy(devices, machine.most_devices(*smallest))
         try:
-            with machine.strategy(devices).scope(), machine.computing_in(precision):
+            with strategy.scope(), machine.computing_in(precision):
                 model = build_model(recipe, classes, weights)
                 return _fit(model, recipe, batches, held_out, folder=folder, hooks=hooks)
         except tf.errors.OpError:
@@ -148,6 +150,8 @@ def _fit(
     """Fit from the last complete epoch on; the network itself stays uncompiled, so it saves weights only."""
     folder.mkdir(parents=True, exist_ok=True)
     trainer = compiled(keras.Model(network.inputs, network.outputs), recipe, len(batches))
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        machine.build_by(trainer, batches[0])
     rows = restore_backup(trainer, folder)
     events = EventLog(folder, rows)
     try:

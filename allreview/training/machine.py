@@ -18,6 +18,8 @@ Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 
 FIRST_TENSOR_CORES = (7, 0)
 """The compute capability from which NVIDIA's GPUs multiply 16-bit numbers faster (Volta)."""
+FEWEST_CELLS = 4
+"""A device gets at least so many cells of a training batch, or is not used."""
 CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 """CPUs that say one of these multiply 16-bit numbers (bfloat16) faster."""
 
@@ -68,13 +70,32 @@ def computing_in(precision: Precision) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def strategy(devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
+def strategy(devices: Sequence[str] | None = None, most: int | None = None) -> tf.distribute.Strategy:
     """How a fit uses the devices, all visible GPUs unless named: with several, each gets a part of every batch.
 
-    With one device or none it is TensorFlow's default, which changes nothing.
+    At most so many, see `most_devices`. With one device or none it is TensorFlow's default, which changes
+    nothing. Batch normalisation sees each device's part by itself: with `synchronized` layers Keras 3.15 counts
+    the head's activity penalty of one device for the next one too.
     """
-    names = list(gpus() if devices is None else devices)
+    names = list(gpus() if devices is None else devices)[:most]
     return tf.distribute.MirroredStrategy(names) if len(names) > 1 else tf.distribute.get_strategy()
+
+
+def most_devices(training_batch: int, validation_batch: int) -> int:
+    """How many devices can share batches of these sizes, the smallest there are: none may go without cells, and
+    in training each needs enough for batch normalisation."""
+    return max(min(training_batch // FEWEST_CELLS, validation_batch), 1)
+
+
+def build_by(trainer: keras.Model, batch: Sequence[np.ndarray]) -> None:
+    """Have a compiled model that several devices share build itself by the shapes of this batch.
+
+    Keras 3.15 would average the first batch over the devices to learn its shape, which fails when it cannot be
+    shared evenly.
+    """
+    model: Any = trainer
+    build = model._maybe_symbolic_build
+    model._maybe_symbolic_build = lambda *_, **__: build(data_batch=tuple(batch))
 
 
 @cache
