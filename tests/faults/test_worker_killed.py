@@ -20,10 +20,16 @@ from tests import workers
 EPOCHS = 40
 
 
+EVERYTHING_ON = {
+    "imbalance": "augment", "rotation": 180, "stain": 0.1, "views": 2, "mixup": 0.2, "schedule": "cosine",
+    "warmup_epochs": 2, "label_smoothing": 0.05,
+}  # fmt: skip
+
+
 def submit(engine: sa.Engine, settings: Settings, cells: Path) -> int:
     """A run of many short epochs on real cells, with a real worker."""
     dataset = import_cells(engine, settings, cells, dataset="C-NMC").dataset_id
-    recipe = make_recipe({"epochs": EPOCHS, "image_size": 64, "batch_size": 8})
+    recipe = make_recipe({**EVERYTHING_ON, "epochs": EPOCHS, "image_size": 64, "batch_size": 16})
     return jobs.submit(engine, settings, dataset_id=dataset, recipe=recipe)
 
 
@@ -55,6 +61,8 @@ def test_a_worker_killed_in_the_middle_of_a_fit_is_replaced_and_the_run_finishes
     before = {row.epoch: row.loss for row in cut_off.epochs}
     assert {row.epoch: row.loss for row in run.epochs if row.epoch in before} == before
     assert run.started_at == cut_off.started_at
+    assert run.temperature is not None
+    assert run.machine["precision"] == "float32"
     with db.reading(engine) as session:
         predictions = session.scalar(sa.select(sa.func.count()).select_from(Prediction))
     assert predictions == sum(run.metrics[part]["n"] for part in ("train", "validation", "test"))
@@ -78,8 +86,10 @@ def test_stop_ends_a_fit_at_once_and_keeps_the_best_weights(sqlite_engine: sa.En
     assert run.message is None
     assert 3 <= len(run.epochs) < EPOCHS
     assert took < 30  # it ends within a batch, and then the best model is saved
-    assert run.best_epoch == min(run.epochs, key=lambda row: (row.val_loss, row.epoch)).epoch
-    assert load_model(settings.run_folder(run_id)).classes == ["all", "hem"]
+    assert run.best_epoch == min(run.epochs, key=lambda row: (row.val_cross_entropy, row.epoch)).epoch
+    model = load_model(settings.run_folder(run_id))
+    assert model.classes == ["all", "hem"]
+    assert model.temperature == run.temperature
     time.sleep(2)
     with db.reading(engine) as session:
         over, never = get_run(session, run_id), get_run(session, waiting)
