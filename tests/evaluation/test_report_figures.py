@@ -142,6 +142,7 @@ def test_differences_are_coloured_only_where_they_are_sure() -> None:
     assert in_points(found["accuracy"]) == "+3.1 points (1.2 to 5.0)"
     assert in_points(found["weighted_f1"]) == "−2.0 points (−3.0 to −1.0)"
     assert in_points(found["macro_f1"]) == "+2.0 points"
+    assert in_points(Difference(-0.0001, None, None)) == "+0.0 points"
 
 
 def test_the_leak_is_written_in_points_beside_both_protocols() -> None:

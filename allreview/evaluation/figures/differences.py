@@ -27,7 +27,8 @@ _APART = 0.16
 
 def in_points(difference: Difference) -> str:
     """'+3.1 points (1.2 to 5.0)'."""
-    words = f"{100 * difference.value:+.1f} points".replace("-", "−")
+    # Adding 0 turns the -0.0 of a difference that rounds to nothing into 0.0.
+    words = f"{round(100 * difference.value, 1) + 0.0:+.1f} points".replace("-", "−")
     if difference.low is None or difference.high is None:
         return words
     ends = f"{100 * difference.low:.1f} to {100 * difference.high:.1f}"
