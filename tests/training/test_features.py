@@ -15,8 +15,9 @@ from allreview.models.pretrained import WEIGHT_FILES
 from allreview.recipe import make_recipe
 from allreview.settings import current_settings
 from allreview.training import features
+from allreview.training.augmentation import augmented
 from allreview.training.epochs import StopRequested
-from allreview.training.features import FLIPPED, ORIGINAL, CellImage, cached_features
+from allreview.training.features import FLIPPED, ORIGINAL, CellImage, View, cached_features, training_views
 
 RECIPE = make_recipe({"image_size": 64})
 
@@ -153,3 +154,69 @@ def test_the_backbone_is_built_once(cells, file):
     first = features.frozen_backbone("mobilenet_v2", 64, file)
     compute(cells[:1], file, view=FLIPPED)
     assert features.frozen_backbone("mobilenet_v2", 64, file) is first
+
+
+TURNED = make_recipe({"image_size": 64, "rotation": 180, "stain": 0.2, "views": 3})
+
+
+def test_the_views_a_head_is_trained_on():
+    assert training_views(make_recipe({"flip": False})) == [ORIGINAL]
+    assert training_views(make_recipe({"flip": True})) == [ORIGINAL, FLIPPED]
+    assert training_views(TURNED) == [View("drawn", 0), View("drawn", 1), View("drawn", 2)]
+
+
+def test_drawn_views_are_computed_once_and_follow_from_cell_recipe_and_number(cells, file):
+    cells = cells[:6]
+    first, second = (compute(cells, file, recipe=TURNED, view=View("drawn", number)) for number in (0, 1))
+    assert (first != second).any(axis=1).all()
+    again = Watch()
+    more_views = TURNED.model_copy(update={"views": 9, "epochs": 3, "imbalance": "augment", "mixup": 0.3})
+    found = compute(cells[::-1], file, recipe=more_views, view=View("drawn", 0), watch=again)
+    np.testing.assert_array_equal(found, first[::-1])
+    assert again.checks == 0  # from the cache
+    for other in ({"rotation": 90.0}, {"seed": 1}, {"flip_vertical": True}):
+        changed = Watch()
+        compute(cells[:1], file, recipe=TURNED.model_copy(update=other), view=View("drawn", 0), watch=changed)
+        assert changed.checks == 1, other
+
+
+def test_a_drawn_view_is_the_backbones_answer_to_the_augmented_cell(cells, file):
+    cell, view = cells[3], View("drawn", 2)
+    pixels = cell_pixels(read_rgb(cell.path, 10**8), 64, None)
+    shown = view.of(pixels, cell, TURNED)
+    words = [int(cell.sha256[start : start + 8], 16) for start in range(0, 64, 8)]
+    expected = augmented(pixels, TURNED, np.random.default_rng([0, 2, *words]))
+    np.testing.assert_array_equal(shown, expected)
+    direct = features.frozen_backbone("mobilenet_v2", 64, file)(shown[None])
+    np.testing.assert_allclose(compute([cell], file, recipe=TURNED, view=view), direct, atol=1e-4)
+
+
+class Sum:
+    """Stands for a second backbone, whose weights are not at hand: colour sums as features."""
+
+    name, weights_hash, n_features = "resnet50", "0" * 64, 3
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels.sum(axis=(1, 2), dtype=np.float32)
+
+
+def test_an_ensembles_features_stand_side_by_side_and_share_the_single_ones(cells, file, monkeypatch):
+    real = features.frozen_backbone
+    monkeypatch.setattr(
+        features, "frozen_backbone", lambda name, *rest: Sum() if name == "resnet50" else real(name, *rest)
+    )
+    alone, watch = compute(cells[:5], file), Watch()
+    recipe = make_recipe({"image_size": 64, "backbone": "resnet50", "partner": "mobilenet_v2"})
+    found = cached_features(
+        cells[:5],
+        recipe,
+        {"mobilenet_v2": file, "resnet50": file},
+        current_settings(),
+        progress=watch.progress,
+        check=watch.check,
+    )
+    np.testing.assert_array_equal(found[:, 3:], alone)
+    pixels = np.stack([cell_pixels(read_rgb(cell.path, 10**8), 64, None) for cell in cells[:5]])
+    np.testing.assert_array_equal(found[:, :3], Sum()(pixels))
+    assert watch.checks == 1  # only the new one was computed
+    assert [report[:2] for report in watch.reports] == [(0, 10), (5, 10), (10, 10)]
