@@ -8,10 +8,10 @@ from allreview.cells.thumbnails import thumbnail
 from allreview.evaluation.comparison import ChangedCell, Comparison, Judged, compare_runs, labels_changed
 from allreview.evaluation.figures import confusion_figure, differences_figure
 from allreview.evaluation.metrics import Scores
-from allreview.evaluation.naming import SHARED_PATIENTS
+from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS
 from allreview.training.runs import RunRow
 from allreview.ui import context, run_view
-from allreview.ui.results_view import CHART, FIGURES
+from allreview.ui.results_view import CHART
 from allreview.ui.words import class_badge, inert
 from allreview.wording import percent, plural
 
@@ -100,7 +100,7 @@ def _basis(found: Comparison, on: str) -> str:
 def _figures(judged: Judged, earlier: RunRow, later: RunRow) -> None:
     rows = []
     for key in COMPARED:
-        title = FIGURES[key]
+        title = FIGURE_TITLES[key]
         before, after = judged.a.get(key), judged.b.get(key)
         rows.append((title, _share(before), _share(after), _difference(before, after)))
     for name in judged.b["per_class"]:

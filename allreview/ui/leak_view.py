@@ -4,11 +4,11 @@ import pandas as pd
 import streamlit as st
 
 from allreview.evaluation.figures import in_points, leak_figure
-from allreview.evaluation.naming import model_title
-from allreview.evaluation.reports import System, series_report
+from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS, model_title
+from allreview.evaluation.reports import Report, System, series_report
 from allreview.training.runs import RunRow
 from allreview.ui import context
-from allreview.ui.results_view import CHART, FIGURES, interval, share
+from allreview.ui.results_view import CHART, interval, share
 from allreview.ui.words import when
 
 _SHOWN = ("accuracy", "balanced_accuracy", "weighted_f1", "auroc")
@@ -47,13 +47,18 @@ def _system(system: System, key: str) -> None:
     st.plotly_chart(leak_figure(system), key=f"leak-{key}", config=CHART, width="stretch")
     rows = []
     for name in _SHOWN:
-        row = {"Figure": FIGURES[name]}
+        row = {"Figure": FIGURE_TITLES[name]}
         for report in system.by_split.values():
             scores = dict(report.scores)
-            row[report.split.capitalize()] = f"{share(scores[name])} ({interval(scores, name)})"
+            row[_split(report)] = f"{share(scores[name])} ({interval(scores, name)})"
         row["Difference"] = in_points(system.leak[name]) if name in system.leak else "–"
         rows.append(row)
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", height="content")
+
+
+def _split(report: Report) -> str:
+    split = report.split.capitalize()
+    return f"{split}; {SHARED_PATIENTS}" if report.shares_patients else split
 
 
 def _both_ways(finished: list[RunRow]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from allreview.evaluation.figures import (
     roc_figure,
     subjects_figure,
 )
-from allreview.evaluation.naming import SHARED_PATIENTS
+from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS
 from allreview.evaluation.reports import Report
 from allreview.training.runs import RunRow
 from allreview.ui import context
@@ -37,49 +37,37 @@ CHART: dict[str, Any] = {
     "toImageButtonOptions": {"format": "svg"},
 }
 """A chart's only button saves it as SVG."""
-FIGURES = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "weighted_f1": "Weighted F1",
-    "macro_f1": "Macro F1",
-    "weighted_precision": "Weighted precision",
-    "weighted_recall": "Weighted recall",
-    "macro_precision": "Macro precision",
-    "macro_recall": "Macro recall",
-    "auroc": "Area under the ROC curve",
-    "average_precision": "Average precision",
-    "brier": "Brier score",
-    "ece": "Expected calibration error",
-}
-_ERRORS = ("brier", "ece")
 _HEADLINE = ("accuracy", "balanced_accuracy", "weighted_f1")
 
 
 def results(run: RunRow) -> None:
     """Headline, then one section at a time: only what is looked at is computed."""
     test = run.metrics.get("test", {})
-    if run.recipe.shares_patients:
+    if shares_patients(run):
         st.warning(
-            f"{SHARED_PATIENTS.capitalize()}: test images were drawn at random, so the model knows these patients. "
+            f"{SHARED_PATIENTS.capitalize()}: the model knows patients it is tested on. "
             "For a new patient, expect less."
         )
     for column, key in zip(st.columns(len(_HEADLINE)), _HEADLINE, strict=True):
-        column.metric(FIGURES[key], share(test.get(key)), help=None)
+        column.metric(FIGURE_TITLES[key], share(test.get(key)), help=None)
         column.caption(f"95 %: {interval(test, key)}")
     st.caption(_basis(run, test))
 
 
 def _basis(run: RunRow, test: dict[str, Any]) -> str:
     whose = (
-        "of patients that are in training too"
-        if run.recipe.shares_patients
-        else "of subjects the model never saw"
+        "of patients that are in training too" if shares_patients(run) else "of subjects the model never saw"
     )
     words = (
         f"On {plural(test.get('n', 0), 'test cell')} {whose}, by their source labels; intervals from resampling "
         f"subjects. Validation accuracy {share(run.metrics.get('validation', {}).get('accuracy'))}"
     )
     return words + (f", best epoch {run.best_epoch}." if run.best_epoch else ".")
+
+
+def shares_patients(run: RunRow) -> bool:
+    """Whether test cells are of patients that were trained on: by the split, or as it turned out."""
+    return run.recipe.shares_patients or run.metrics.get("split", {}).get("shares_patients", False)
 
 
 def sections(run: RunRow) -> None:
@@ -156,7 +144,7 @@ def _all_figures(run: RunRow) -> None:
         "Validation": run.metrics.get("validation", {}),
     }
     rows = []
-    for key, name in FIGURES.items():
+    for key, name in FIGURE_TITLES.items():
         row = {"Figure": name}
         for title, scores in columns.items():
             row[title] = _with_interval(scores, key)
@@ -220,11 +208,11 @@ def _chart(figure: Any, key: str) -> None:
 
 
 def _mark(run: RunRow) -> str:
-    return f"{SHARED_PATIENTS.capitalize()}. " if run.recipe.shares_patients else ""
+    return f"{SHARED_PATIENTS.capitalize()}. " if shares_patients(run) else ""
 
 
 def _title(run: RunRow, words: str) -> str:
-    return f"{words}, {SHARED_PATIENTS}" if run.recipe.shares_patients else words
+    return f"{words}, {SHARED_PATIENTS}" if shares_patients(run) else words
 
 
 def share(value: Any) -> str:

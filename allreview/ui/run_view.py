@@ -56,7 +56,7 @@ def _draw(run_id: int, polling: bool) -> None:
         jobs.resume_unfinished(context.engine(), context.settings())
     _header(run)
     _progress(run)
-    figure = history_figure(run.history, run.recipe.epochs)
+    figure = history_figure(run.history, run.recipe.epochs, ended=not run.unfinished, kept=run.best_epoch)
     st.plotly_chart(figure, key=f"history-{run_id}", config=results_view.CHART, width="stretch")
     if run.state == "finished":
         results_view.results(run)

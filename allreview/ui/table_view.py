@@ -47,7 +47,7 @@ def table(runs: list[RunRow]) -> None:
         hide_index=True,
         width="stretch",
         height="content",
-        column_config={found.columns[0]: st.column_config.TextColumn(width="large")},
+        column_config={found.columns[0]: st.column_config.TextColumn(width=560)},
     )
     for note in found.notes:
         st.caption(inert(note))

@@ -6,6 +6,8 @@ import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
+from allreview.evaluation.naming import SHARED_PATIENTS
+from allreview.recipe import make_recipe
 from tests.factory import finished_run, small_store
 
 APP = str(Path(__file__).parent.parent.parent / "app.py")
@@ -43,6 +45,62 @@ def test_verdicts_that_changed_are_shown_with_their_outcome(sqlite_engine: sa.En
     assert "trained separately" in words
     assert "became right" in words
     assert app.dataframe[0].value.iloc[0].tolist() == ["Accuracy", "50.0", "100.0", "+50.0"]
+
+
+def run_both_ways(engine: sa.Engine) -> None:
+    """One recipe split both ways: right on three of four test cells apart, on all of them shared."""
+    store = small_store(engine)
+    labelled = {
+        cell: "hem" if name.startswith("H") else "all"
+        for name, found in store.cells.items()
+        for cell in found
+    }
+    parts = {cell: "validation" if place % 4 == 0 else "test" for place, cell in enumerate(labelled)}
+    for split in ("leak_group", "image"):
+        said = {
+            cell: (label if split == "image" or cell % 4 else "hem" if label == "all" else "all", 0.8)
+            for cell, label in labelled.items()
+        }
+        recipe = make_recipe({"split": split})
+        finished_run(engine, store, said, parts=parts, recipe=recipe, series="s" * 36)
+
+
+def view(app: AppTest, name: str) -> AppTest:
+    app.segmented_control(key="compare_view").set_value(name).run()
+    assert not app.exception
+    assert not app.error
+    return app
+
+
+def test_the_leak_is_told_in_points(sqlite_engine: sa.Engine) -> None:
+    run_both_ways(sqlite_engine)
+    app = view(compare_page(), "leak")
+    words = " ".join(element.value for element in app.markdown)
+    assert "**+" in words
+    assert "points" in words
+    table = app.dataframe[0].value
+    assert any(SHARED_PATIENTS in column for column in table.columns)
+    assert table["Difference"].iloc[0].startswith("+")
+
+
+def test_without_a_recipe_trained_both_ways_the_page_says_how(sqlite_engine: sa.Engine) -> None:
+    store = small_store(sqlite_engine)
+    cells = store.cells["1"]
+    finished_run(sqlite_engine, store, {cells[0]: ("all", 0.9)}, parts={cells[0]: "test"})
+    app = AppTest.from_file(APP, default_timeout=60).run().switch_page("pages/compare.py").run()
+    assert "Both, to see the leak" in view(app, "leak").info[0].value
+
+
+def test_any_runs_as_the_papers_table_and_as_curves(sqlite_engine: sa.Engine) -> None:
+    run_both_ways(sqlite_engine)
+    app = view(compare_page(), "table")
+    models = app.dataframe[0].value["Models"].tolist()
+    assert models[:4] == ["ResNet50 (paper)", "EfficientNetB3 (paper)", "VGG16 (paper)", "AlexNet (paper)"]
+    assert SHARED_PATIENTS in models[4]
+    assert SHARED_PATIENTS not in models[5]
+    app.checkbox(key="with_paper").uncheck().run()
+    assert len(app.dataframe[0].value) == 2
+    view(app, "curves")
 
 
 def test_runs_that_share_no_test_cell_are_refused_in_words(sqlite_engine: sa.Engine) -> None:

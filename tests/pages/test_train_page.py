@@ -7,7 +7,9 @@ import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 import db
-from allreview.recipe import Recipe
+from allreview.evaluation.naming import SHARED_PATIENTS
+from allreview.recipe import Recipe, make_recipe
+from allreview.recipes import named_settings
 from allreview.settings import current_settings
 from allreview.store import open_store
 from allreview.training import jobs, snapshots
@@ -106,6 +108,100 @@ def test_missing_weights_ask_and_never_start_by_themselves(
     assert (run.recipe.weights, run.recipe.mode) == ("none", "finetune")
 
 
+def started(engine: sa.Engine, app: AppTest) -> list[Recipe]:
+    """The recipes of the runs that pressing Start makes, in order."""
+    app.button(key="start_training").click().run()
+    assert not app.exception
+    with db.reading(engine) as session:
+        return [run.recipe for run in reversed(list_runs(session))]
+
+
+@pytest.fixture
+def ready(
+    sqlite_engine: sa.Engine, weights: Path, monkeypatch: pytest.MonkeyPatch, no_worker: None
+) -> sa.Engine:
+    """A small store, MobileNetV2's weights, and no worker."""
+    monkeypatch.setenv("ALLREVIEW_WEIGHTS", str(weights))
+    small_store(sqlite_engine)
+    return sqlite_engine
+
+
+def test_a_named_recipe_fills_the_form_and_keeps_the_backbone(ready: sa.Engine) -> None:
+    app = train_page()
+    app.selectbox(key="named_recipe").select("paper").run()
+    assert started(ready, app) == [make_recipe(named_settings("paper"))]
+
+
+def test_what_is_chosen_under_more_settings_is_what_runs(ready: sa.Engine) -> None:
+    app = train_page()
+    app.slider(key="recipe-rotation").set_value(90).run()
+    app.checkbox(key="recipe-crop-on").check().run()
+    app.checkbox(key="recipe-patience-on").check().run()
+    app.selectbox(key="recipe-schedule").select("cosine").run()
+    (recipe,) = started(ready, app)
+    assert (recipe.rotation, recipe.crop, recipe.patience, recipe.schedule) == (90, 300, 5, "cosine")
+
+
+def test_a_contradiction_is_one_sentence_and_nothing_can_be_started(ready: sa.Engine) -> None:
+    app = train_page()
+    app.number_input(key="recipe-warmup_epochs").set_value(30).run()
+    assert "warmup" in app.error[0].value
+    assert not any(button.key == "start_training" for button in app.button)
+
+
+def test_both_ways_are_two_runs_and_say_what_is_shared(ready: sa.Engine) -> None:
+    app = train_page()
+    app.selectbox(key="testing").select("both").run()
+    assert SHARED_PATIENTS in text_of(app)
+    assert [recipe.split for recipe in started(ready, app)] == ["leak_group", "image"]
+
+
+def test_folds_are_one_run_each(ready: sa.Engine) -> None:
+    app = train_page()
+    app.selectbox(key="testing").select("cross_validation").run()
+    app.number_input(key="testing-folds").set_value(3).run()
+    assert [(recipe.folds, recipe.fold) for recipe in started(ready, app)] == [(3, 0), (3, 1), (3, 2)]
+
+
+def test_a_dataset_without_folds_of_its_own_says_so(ready: sa.Engine) -> None:
+    app = train_page()
+    app.selectbox(key="testing").select("dataset_folds").run()
+    assert "no folds of its own" in app.warning[0].value
+
+
+def test_a_mean_of_two_models_is_two_runs_and_their_mean(ready: sa.Engine) -> None:
+    app = train_page()
+    app.selectbox(key="recipe-partner").select("alexnet").run()
+    app.segmented_control(key="recipe-combine").set_value("average").run()
+    recipes = started(ready, app)
+    assert [recipe.backbones for recipe in recipes] == [
+        ("mobilenet_v2",),
+        ("alexnet",),
+        ("mobilenet_v2", "alexnet"),
+    ]
+    assert {(recipe.weights, recipe.mode) for recipe in recipes} == {("none", "finetune")}
+
+
+def test_figures_of_shared_patients_are_never_shown_without_the_mark(sqlite_engine: sa.Engine) -> None:
+    store = small_store(sqlite_engine)
+    cells = [cell for found in store.cells.values() for cell in found]
+    run = finished_run(
+        sqlite_engine,
+        store,
+        {cell: ("all", 0.5 + place / 100) for place, cell in enumerate(cells)},
+        parts=dict.fromkeys(cells, "test"),
+        recipe=Recipe(split="image"),
+    )
+    app = train_page(run=str(run))
+    assert SHARED_PATIENTS in app.warning[0].value.lower()
+    for section in ("Curves", "Subjects", "All figures"):
+        app.segmented_control(key=f"section-{run}").set_value(section).run()
+        assert not app.exception
+        assert not app.error
+    assert SHARED_PATIENTS in text_of(app).lower()
+    assert "patients shared" in app.selectbox(key="run").options[0]
+
+
 @pytest.mark.parametrize(
     ("state", "message", "expected"),
     [
@@ -132,6 +228,10 @@ def test_a_finished_run_shows_its_figures_and_ways_on(trained) -> None:
     assert "Review its mistakes" in labels
     assert "Retrain on current labels" in labels
     assert "subjects the model never saw" in text_of(app)
+    assert any(caption.value.startswith("95 %: ") for caption in app.caption)
+    app.segmented_control(key=f"section-{trained.run}").set_value("Files").run()
+    assert not app.exception
+    assert "not a diagnostic device" in text_of(app)
     newest = train_page()
     assert newest.selectbox(key="run").value == trained.retrain
     assert any(button.label == "Compare with its parent" for button in newest.button)

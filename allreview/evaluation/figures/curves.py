@@ -22,7 +22,6 @@ from allreview.evaluation.figures.look import (
     share_axis,
 )
 from allreview.evaluation.metrics import Scores
-from allreview.evaluation.naming import SHARED_PATIENTS
 from allreview.evaluation.reports import Report
 
 PLOT_HEIGHT = 330
@@ -41,8 +40,8 @@ def roc_figure(
     figure = go.Figure()
     _line(figure, [0, 1], [0, 1], "guessing")
     names = _add_curves(figure, reports, "auroc", with_intervals)
-    figure.update_xaxes(**share_axis("False positive rate: called positive among those that are not"))
-    figure.update_yaxes(**share_axis("True positive rate (recall)"))
+    figure.update_xaxes(**share_axis("False positive rate"))
+    figure.update_yaxes(**share_axis("True positive rate"))
     return _finished(figure, reports, title, len(names))
 
 
@@ -59,8 +58,8 @@ def precision_recall_figure(
         share = shares.pop()
         _line(figure, [0, 1], [share, share], "guessing")
     names = _add_curves(figure, reports, "average_precision", with_intervals)
-    figure.update_xaxes(**share_axis("Recall: share of the positives found"))
-    figure.update_yaxes(**share_axis("Precision: share right of those called positive"))
+    figure.update_xaxes(**share_axis("Recall"))
+    figure.update_yaxes(**share_axis("Precision"))
     return _finished(figure, reports, title, len(names))
 
 
@@ -125,7 +124,7 @@ def _name(
     else:
         parts.append(_summary(report.scores if with_intervals else report.figures, figure))
     if several and report.shares_patients:
-        parts.append(SHARED_PATIENTS)
+        parts.append("patients shared")  # the title says with what
     return ", ".join(parts)
 
 

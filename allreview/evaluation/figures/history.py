@@ -38,7 +38,7 @@ def history_figure(
     """
     rows = sorted(rows, key=lambda row: row["epoch"])
     last = max([0 if ended and rows else total_epochs, 2, *(row["epoch"] for row in rows)])
-    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.11)
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.16)
     for column, (name, best) in enumerate((("loss", min), ("accuracy", max)), start=1):
         for trace in _curves(rows, name, legend=column == 1):
             figure.add_trace(trace, row=1, col=column)
