@@ -18,6 +18,7 @@ from allreview.models.backbones import backbone_named
 from allreview.models.pretrained import joint_hash
 from allreview.models.saving import TrainedModel, load_model, save_model
 from allreview.settings import Settings
+from allreview.training import machine
 from allreview.training.progress import RunProgress
 from allreview.training.runs import RunRow, get_run
 from db.tables import Prediction, Run
@@ -51,7 +52,9 @@ def average(engine: sa.Engine, settings: Settings, run_id: int) -> None:
     )
     with db.writing(engine) as session:
         session.execute(
-            sa.update(Run).where(Run.id == run_id).values(weights_hash=weights_hash, model_hash=model_hash)
+            sa.update(Run)
+            .where(Run.id == run_id)
+            .values(weights_hash=weights_hash, model_hash=model_hash, machine=machine.describe(run.recipe))
         )
 
 

@@ -93,18 +93,22 @@ def _touch() -> None:
 
 @DBOS.workflow(name=TRAIN)
 def train(run_id: int) -> None:
-    """One run, from features to saliency."""
+    """One run, from features, or from the members of an average, to saliency."""
     _touch()
-    if not begin(run_id):
+    kind = begin(run_id)
+    if kind is None:
         return
+    first = (average_step,) if kind == "average" else (features_step, fit_step)
     state, message = "finished", None
     try:
-        for step in (features_step, fit_step, evaluate_step, explain_step):
+        for step in (*first, evaluate_step, keep_step, explain_step):
             step(run_id)
     except Exception as error:
         state, message = _verdict(error)
         if state == "failed":
             log.error("run %s failed", run_id, exc_info=error)
+    if state == "stopped":
+        keep_stopped_step(run_id)
     conclude(run_id, state, message)
     _touch()
 
@@ -121,15 +125,23 @@ def explain(run_id: int, method: str, cell_ids: list[int]) -> None:
 
 
 @DBOS.step()
-def begin(run_id: int) -> bool:
-    """Mark the run as running; False when it was stopped before it began."""
+def begin(run_id: int) -> str | None:
+    """Mark the run as running, and say whether it is a `fit` or an `average` of other runs; None when it was
+    stopped before it began."""
     with db.writing(_engine()) as session:
         run = session.get(Run, run_id, with_for_update=True)
         if run is None or run.state not in ("queued", "running"):
-            return False
+            return None
         run.state = "running"
         run.started_at = run.started_at or now()
-        return True
+        return "average" if run.members else "fit"
+
+
+@DBOS.step()
+def average_step(run_id: int) -> None:
+    from allreview.training import averaging
+
+    averaging.average(_engine(), current_settings(), run_id)
 
 
 @DBOS.step()
@@ -151,6 +163,24 @@ def evaluate_step(run_id: int) -> None:
     from allreview.training import evaluating
 
     evaluating.evaluate_run(_engine(), current_settings(), run_id)
+
+
+@DBOS.step()
+def keep_step(run_id: int) -> None:
+    from allreview.training import keeping
+
+    keeping.keep(_engine(), current_settings(), run_id)
+
+
+@DBOS.step()
+def keep_stopped_step(run_id: int) -> None:
+    """What a stopped run has so far. It is stopped all the same where that cannot be written."""
+    from allreview.training import keeping
+
+    try:
+        keeping.keep(_engine(), current_settings(), run_id, state="stopped")
+    except Exception as error:
+        log.error("the folder of run %s is not complete", run_id, exc_info=error)
 
 
 @DBOS.step()
