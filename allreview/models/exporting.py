@@ -7,7 +7,8 @@ gets its name: an export that differs is not kept.
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -66,14 +67,26 @@ def _written(
 ) -> float:
     write, reader = _WRITERS[format]
     write(raw_model(trained), made, description)
-    found = reader(made)(pixels.astype(np.float32))
-    difference = float(np.abs(found - trained.probabilities(pixels)).max())
+    with _full_precision():
+        found = reader(made)(pixels.astype(np.float32))
+        difference = float(np.abs(found - trained.probabilities(pixels)).max())
     if not difference <= TOLERANCE:
         raise UserError(
             f"The exported model's probabilities differ from the run's own by up to {difference:.2g}, more than "
             f"{TOLERANCE:g}, so it was not kept: export it in another format."
         )
     return difference
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Multiply 32-bit numbers as such: newer GPUs round them to 19 bits first, which differs by more than 1e-4."""
+    rounding = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(rounding)
 
 
 def raw_model(trained: TrainedModel) -> keras.Model:
