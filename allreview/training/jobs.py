@@ -29,7 +29,7 @@ from db.tables import Recipe as RecipeRow
 from db.types import now
 
 if TYPE_CHECKING:
-    from dbos import DBOSClient
+    from dbos import DBOSClient, EnqueueOptions
 
 APPLICATION = "allreview"
 JOBS_VERSION = "2"
@@ -138,18 +138,7 @@ class _Submission:
         )
         self._session.add(run)
         self._session.flush()
-        self._client.enqueue_in_transaction(
-            self._session,
-            {
-                "workflow_name": TRAIN,
-                "queue_name": TRAINING_QUEUE,
-                "workflow_id": f"run-{run.id}",
-                "app_version": JOBS_VERSION,
-                # Runs of one transaction may be of the same instant; an ensemble must come after its members.
-                "priority": run.id,
-            },
-            run.id,
-        )
+        self._client.enqueue_in_transaction(self._session, _place_in_queue(run.id, f"run-{run.id}"), run.id)
         return run.id
 
     def _recipe_row(self, recipe: Recipe) -> RecipeRow:
@@ -264,6 +253,37 @@ def ensure_worker(settings: Settings) -> bool:
                 start_new_session=True,
             )
         return True
+
+
+def adopt_unfinished(settings: Settings) -> list[int]:
+    """Give the runs that an earlier version of the steps left unfinished to this one; returns their ids.
+
+    The job engine hands work only to workers of its own version, so after an upgrade nobody would take them. The
+    steps of a run find what is done already, so it goes on where it was. Only for when no other worker lives.
+    """
+    client = _client(settings.url)
+    left = client.list_workflows(name=TRAIN, status=["ENQUEUED", "PENDING"])
+    adopted = []
+    for workflow in left:
+        if workflow.app_version == JOBS_VERSION or not workflow.input:
+            continue
+        run_id = workflow.input["args"][0]
+        # Enqueued before the old one is given up: a kill in between leaves both, and the next start one of them.
+        client.enqueue(_place_in_queue(run_id, f"run-{run_id}-steps-{JOBS_VERSION}"), run_id)
+        client.cancel_workflow(workflow.workflow_id)
+        adopted.append(run_id)
+    return adopted
+
+
+def _place_in_queue(run_id: int, workflow_id: str) -> "EnqueueOptions":
+    return {
+        "workflow_name": TRAIN,
+        "queue_name": TRAINING_QUEUE,
+        "workflow_id": workflow_id,
+        "app_version": JOBS_VERSION,
+        # Runs of one transaction may be of the same instant; an ensemble must come after its members.
+        "priority": run_id,
+    }
 
 
 def resume_unfinished(engine: sa.Engine, settings: Settings) -> bool:

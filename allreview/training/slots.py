@@ -28,6 +28,11 @@ def take_slot(settings: Settings, *, only_first: bool = False) -> tuple[str, Bas
     return None
 
 
+def is_first(worker: str) -> bool:
+    """Whether this worker's name is that of the first slot."""
+    return worker.endswith("-1")
+
+
 def somebody_works(settings: Settings) -> bool:
     """True when a worker holds the first slot."""
     taken = take_slot(settings, only_first=True)

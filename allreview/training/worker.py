@@ -25,8 +25,9 @@ from allreview.training.jobs import (
     SALIENCY_QUEUE,
     TRAIN,
     TRAINING_QUEUE,
+    adopt_unfinished,
 )
-from allreview.training.slots import take_slot
+from allreview.training.slots import is_first, take_slot
 from db.tables import Run
 from db.types import now
 
@@ -59,6 +60,9 @@ def work(settings: Settings, *, leave_when_idle: bool = False) -> int:
     DBOS.launch()
     for queue in (TRAINING_QUEUE, SALIENCY_QUEUE):
         DBOS.register_queue(queue, worker_concurrency=1, polling_interval_sec=_POLL_SECONDS)
+    if is_first(name):
+        for run_id in adopt_unfinished(settings):
+            log.info("run %s was left by an earlier version and goes on", run_id)
     log.info("worker %s is ready", name)
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

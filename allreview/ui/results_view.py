@@ -227,7 +227,10 @@ def interval(scores: dict[str, Any], key: str) -> str:
 
 
 def _with_interval(scores: dict[str, Any], key: str) -> str:
+    """A figure with its interval in brackets. The Brier score is no share and stands as it is."""
     found = (scores.get("intervals") or {}).get(key)
+    if key == "brier" and scores.get(key) is not None:
+        return f"{scores[key]:.3f}" + (f" ({found[0]:.3f}–{found[1]:.3f})" if found else "")
     return share(scores.get(key)) + (f" ({_span(found)})" if found else "")
 
 

@@ -55,6 +55,23 @@ def test_a_run_and_its_place_in_the_queue_are_one_transaction(
     assert queued(settings) == [f"run-{run}"]
 
 
+def test_runs_left_by_an_earlier_version_are_taken_over_once(
+    engine: sa.Engine, ready: tuple[Store, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, settings = ready
+    with monkeypatch.context() as before:
+        before.setattr(jobs, "JOBS_VERSION", "0")
+        old = jobs.submit(engine, settings, dataset_id=store.dataset, recipe=Recipe())
+    new = jobs.submit(engine, settings, dataset_id=store.dataset, recipe=Recipe(seed=1))
+    assert jobs.adopt_unfinished(settings) == [old]
+    waiting = jobs._client(settings.url).list_queued_workflows()
+    assert {status.workflow_id: status.app_version for status in waiting} == {
+        f"run-{old}-steps-{jobs.JOBS_VERSION}": jobs.JOBS_VERSION,
+        f"run-{new}": jobs.JOBS_VERSION,
+    }
+    assert jobs.adopt_unfinished(settings) == []
+
+
 def test_a_retrain_names_parent_recipe_and_its_own_snapshot(
     engine: sa.Engine, ready: tuple[Store, Settings]
 ) -> None:
