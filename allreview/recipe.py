@@ -41,6 +41,11 @@ class Recipe(BaseModel):
         default="features",
         description="Train the head on the frozen backbone's features, or everything end to end.",
     )
+    backbone_normalization: Literal["frozen", "trained"] = Field(
+        default="frozen",
+        description="In end-to-end training, whether batch normalisation in a pretrained backbone keeps the "
+        "statistics it came with, or learns those of the training cells.",
+    )
     image_size: int = Field(
         default=224, ge=32, le=1024, description="Side of the network's input, in pixels."
     )

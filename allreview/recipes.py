@@ -34,7 +34,13 @@ NAMED = {
             "The paper's settings: rare classes shown more often in mirrored versions, the epoch with the lowest "
             "validation loss kept. The paper does not say whether the backbone was frozen: it is here, and "
             "mode=finetune trains it too.",
-            {"epochs": 20, "imbalance": "augment", "flip": True, "best_by": "val_loss"},
+            {
+                "epochs": 20,
+                "imbalance": "augment",
+                "flip": True,
+                "best_by": "val_loss",
+                "backbone_normalization": "trained",
+            },
         ),
     )
 }

@@ -19,6 +19,8 @@ from allreview.models.backbones import backbone_named, unchanged
 from allreview.models.grafting import graft, prepared, raw_pixels
 from allreview.recipe import BackboneName, Recipe
 
+NORMALIZATION_MOMENTUM = 0.99
+"""The paper's, in the head."""
 HEAD_LAYERS = ("head_normalization", "hidden", "head_dropout", "probabilities")
 OPTIMIZERS = {
     "adamax": keras.optimizers.Adamax,
@@ -43,8 +45,8 @@ def build_model(recipe: Recipe, classes: Sequence[str], weights: Mapping[Backbon
 
     `weights` has the pretrained file of each of `recipe.backbones`, and is empty from scratch. In *features*
     mode the backbones are frozen. In *finetune* mode they train, except that batch normalisation which came with
-    pretrained weights keeps the statistics it came with: batches of a small set are too few to estimate them
-    anew.
+    pretrained weights keeps the statistics it came with, unless the recipe says *trained*: batches of a small set
+    are few to estimate them anew.
 
     Raises:
         UserError: the image is too small for a backbone, or a file does not hold its backbone's weights.
@@ -55,7 +57,7 @@ def build_model(recipe: Recipe, classes: Sequence[str], weights: Mapping[Backbon
         if recipe.mode == "features":
             _freeze(body.layers)
         elif recipe.weights == "imagenet":
-            _freeze(layer for layer in body.layers if isinstance(layer, keras.layers.BatchNormalization))
+            _set_normalization(body, frozen=recipe.backbone_normalization == "frozen")
     model = _with_head(recipe, len(classes), [_pooled(body) for body in bodies])
     _draw_weights((model.get_layer(name) for name in HEAD_LAYERS), recipe.seed)
     return model
@@ -186,6 +188,19 @@ def _draw_weights(layers: Iterable[keras.Layer], seed: int) -> None:
             kernel.assign(seeded(kernel.shape, kernel.dtype))
 
 
+def _set_normalization(body: keras.Model, *, frozen: bool) -> None:
+    """Keep a pretrained backbone's batch normalisation as it came, or let it learn with the head's momentum.
+
+    MobileNetV2's own momentum of 0.999 is meant for a million images: after ten epochs of a few thousand cells its
+    statistics would still be half ImageNet's, and predictions useless.
+    """
+    for layer in body.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = not frozen
+            if not frozen:
+                layer.momentum = min(layer.momentum, NORMALIZATION_MOMENTUM)
+
+
 def _freeze(layers: Any) -> None:
     for layer in layers:
         layer.trainable = False
@@ -204,7 +219,7 @@ def _head(recipe: Recipe, n_classes: int, pooled: Any) -> Any:
     """
     layers, regularizers = keras.layers, keras.regularizers
     x = layers.BatchNormalization(
-        axis=-1, momentum=0.99, epsilon=0.001, dtype="float32", name="head_normalization"
+        axis=-1, momentum=NORMALIZATION_MOMENTUM, epsilon=0.001, dtype="float32", name="head_normalization"
     )(pooled)
     x = layers.Dense(
         recipe.dense_units,

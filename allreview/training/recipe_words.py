@@ -39,7 +39,8 @@ def _network(recipe: Recipe) -> str:
     elif recipe.mode == "features":
         start = "with ImageNet weights, frozen"
     else:
-        start = "with ImageNet weights, trained end to end"
+        start = "with ImageNet weights, trained end to end, batch normalisation "
+        start += "as it came" if recipe.backbone_normalization == "frozen" else "learning from the cells"
     joined = ""
     if many:
         joined = (

@@ -6,12 +6,12 @@ import streamlit as st
 from allreview.cells.naming import class_title
 from allreview.cells.thumbnails import thumbnail
 from allreview.evaluation.comparison import ChangedCell, Comparison, Judged, compare_runs, labels_changed
-from allreview.evaluation.figures import confusion_figure, differences_figure
+from allreview.evaluation.figures import confusion_figure, differences_figure, marked
 from allreview.evaluation.metrics import Scores
 from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS
 from allreview.training.runs import RunRow
 from allreview.ui import context, run_view
-from allreview.ui.results_view import CHART
+from allreview.ui.results_view import CHART, shares_patients
 from allreview.ui.words import class_badge, inert
 from allreview.wording import percent, plural
 
@@ -64,7 +64,7 @@ def comparison(earlier: RunRow, later: RunRow) -> None:
     titles = {name: class_title(name) for name in found.classes}
     for column, scores, run in ((chart_a, judged.a, earlier), (chart_b, judged.b, later)):
         column.plotly_chart(
-            confusion_figure(scores["confusion"], f"Run {run.id}", titles),
+            confusion_figure(scores["confusion"], marked(f"Run {run.id}", shares_patients(run)), titles),
             key=f"confusion-{on}-{run.id}",
             config=CHART,
             width="stretch",

@@ -150,6 +150,11 @@ FIT = (
 PRECISION = RecipeField(
     "precision", "Precision", choice({"float32": "32 bits", "mixed": "16 bits where it is faster"})
 )
+NORMALIZATION = RecipeField(
+    "backbone_normalization",
+    "Batch normalisation in the backbone",
+    choice({"frozen": "as it came", "trained": "learns from the cells"}),
+)
 HEAD = (
     RecipeField("dense_units", "Hidden units", whole(1, 4096)),
     RecipeField("dropout", "Dropout", slide(0.0, 0.9, 0.05)),

@@ -211,7 +211,8 @@ def _more(values: dict[str, Any]) -> dict[str, Any]:
             found |= _drawn((*recipe_fields.AUGMENTATION, mixing))
             st.button("Show on real cells", key=_PREVIEW, width="stretch")
         with fit:
-            found |= _drawn((*recipe_fields.FIT, recipe_fields.PRECISION) if finetune else recipe_fields.FIT)
+            end_to_end = (recipe_fields.NORMALIZATION, recipe_fields.PRECISION) if finetune else ()
+            found |= _drawn((*recipe_fields.FIT, *end_to_end))
         with head:
             found |= _drawn(recipe_fields.HEAD)
         with rest:

@@ -11,6 +11,7 @@ from allreview.cells.naming import class_title
 from allreview.evaluation import reports
 from allreview.evaluation.figures import (
     confusion_figure,
+    marked,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
@@ -95,7 +96,10 @@ def _confusion(run: RunRow) -> None:
     test = run.metrics.get("test", {})
     if test.get("confusion"):
         titles = {name: class_title(name) for name in run.classes}
-        _chart(confusion_figure(test["confusion"], _title(run, "Test cells"), titles), f"confusion-{run.id}")
+        _chart(
+            confusion_figure(test["confusion"], marked("Test cells", shares_patients(run)), titles),
+            f"confusion-{run.id}",
+        )
 
 
 def _curves(run: RunRow) -> None:
@@ -209,10 +213,6 @@ def _chart(figure: Any, key: str) -> None:
 
 def _mark(run: RunRow) -> str:
     return f"{SHARED_PATIENTS.capitalize()}. " if shares_patients(run) else ""
-
-
-def _title(run: RunRow, words: str) -> str:
-    return f"{words}, {SHARED_PATIENTS}" if shares_patients(run) else words
 
 
 def share(value: Any) -> str:

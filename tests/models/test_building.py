@@ -67,6 +67,18 @@ def test_fine_tuning_keeps_the_pretrained_batch_statistics(mobilenet):
         np.testing.assert_array_equal(old, new)
 
 
+def test_pretrained_normalization_learns_where_the_recipe_says_so(mobilenet):
+    recipe = make_recipe({"image_size": 64, "mode": "finetune", "backbone_normalization": "trained"})
+    model = build_model(recipe, CLASSES, mobilenet)
+    assert trainable_layers(model) == {layer.name for layer in model.layers if layer.count_params()}
+    before = model.get_layer("bn_Conv1").get_weights()
+    compile_model(model, recipe).fit(
+        np.zeros((4, 64, 64, 3), np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2, 0]], verbose=0
+    )
+    after = model.get_layer("bn_Conv1").get_weights()
+    assert all(np.abs(new - old).max() > 0 for old, new in zip(before[2:], after[2:], strict=True))
+
+
 def test_from_scratch_everything_trains():
     recipe = make_recipe({"image_size": 64, "mode": "finetune", "weights": "none"})
     model = build_model(recipe, CLASSES, {})
