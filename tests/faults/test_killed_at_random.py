@@ -20,7 +20,7 @@ from db.tables import Prediction
 from tests import workers
 from tests.faults.test_worker_killed import EVERYTHING_ON
 
-KILLS = 10
+KILLS, KILLS_IN_FEATURES, EPOCHS = 10, 3, 100
 
 
 @dataclass(frozen=True)
@@ -52,35 +52,45 @@ def ended(engine: sa.Engine, run_id: int) -> Ended:
     return Ended(history, predictions, run.metrics, run.best_epoch, run.temperature)
 
 
+def get(engine: sa.Engine, run_id: int) -> RunRow:
+    return workers.wait_for(engine, run_id, lambda _: True)
+
+
+def standing_moved(before: RunRow, run: RunRow) -> bool:
+    """Whether a run has come on at all, in whatever stage."""
+    return not run.unfinished or (run.stage, run.done) != (before.stage, before.done)
+
+
+def epochs_moved(before: RunRow, run: RunRow) -> bool:
+    """Whether a run has more epochs than before: it was resumed and trains."""
+    return not run.unfinished or len(run.epochs) > len(before.epochs)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(1800)
 def test_ten_kills_change_nothing(sqlite_engine: sa.Engine, cnmc_few: Path) -> None:
     """The moments are random: while features are computed, in an epoch, between epochs, while files are written."""
     engine, settings = sqlite_engine, current_settings()
     dataset = import_cells(engine, settings, cnmc_few, dataset="C-NMC").dataset_id
-    recipe = make_recipe({**EVERYTHING_ON, "epochs": 300, "image_size": 64, "batch_size": 32})
+    recipe = make_recipe({**EVERYTHING_ON, "epochs": EPOCHS, "image_size": 64, "batch_size": 32})
     undisturbed = jobs.submit(engine, settings, dataset_id=dataset, recipe=recipe)
     expected = ended(engine, undisturbed)
     workers.kill_workers(settings.root)
 
     shutil.rmtree(settings.features)  # so that kills find features half computed too
     run_id = jobs.submit(engine, settings, dataset_id=dataset, recipe=recipe)
-    moments, seen, stages = random.Random(3), None, []
-    for _ in range(KILLS):
-
-        def moved(run: RunRow, seen=seen) -> bool:
-            return run.state == "finished" or (run.progress_at is not None and run.progress_at != seen)
-
-        workers.wait_for(engine, run_id, moved)
-        time.sleep(moments.uniform(0, 2.5))
+    moments, before, fell = random.Random(3), get(engine, run_id), []
+    for number in range(KILLS):
+        moved = standing_moved if number < KILLS_IN_FEATURES else epochs_moved
+        workers.wait_for(engine, run_id, lambda run, moved=moved, before=before: moved(before, run))
+        time.sleep(moments.uniform(0, 1))
         assert workers.kill_workers(settings.root) == 1
-        run = workers.wait_for(engine, run_id, lambda _: True)
-        seen = run.progress_at
-        stages.append((run.stage, len(run.epochs)))
-        assert [row.epoch for row in run.epochs] == list(range(1, len(run.epochs) + 1))
-        assert run.state == "running", f"over too early for {KILLS} kills: {stages}"
+        before = get(engine, run_id)
+        fell.append((before.stage, len(before.epochs)))
+        assert [row.epoch for row in before.epochs] == list(range(1, len(before.epochs) + 1))
+        assert before.unfinished, f"over too early for {KILLS} kills: {fell}"
         jobs.resume_unfinished(engine, settings)
     found = ended(engine, run_id)
-    assert [row["epoch"] for row in found.history] == list(range(1, 301))
-    assert found == expected, stages
-    print(stages)  # noqa: T201 - shown with -s: where the kills fell
+    assert [row["epoch"] for row in found.history] == list(range(1, EPOCHS + 1))
+    assert found == expected, fell
+    print(fell)  # noqa: T201 - shown with -s
