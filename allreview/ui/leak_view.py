@@ -1,5 +1,7 @@
 """The leak: how much better a model looks when the patients it is tested on were in its training."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -50,10 +52,15 @@ def _system(system: System, key: str) -> None:
         row = {"Figure": FIGURE_TITLES[name]}
         for report in system.by_split.values():
             scores = dict(report.scores)
-            row[_split(report)] = f"{share(scores[name])} ({interval(scores, name)})"
+            row[_split(report)] = _with_interval(scores, name)
         row["Difference"] = in_points(system.leak[name]) if name in system.leak else "–"
         rows.append(row)
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", height="content")
+
+
+def _with_interval(scores: dict[str, Any], name: str) -> str:
+    found = interval(scores, name)
+    return share(scores[name]) + (f" ({found})" if found else "")
 
 
 def _split(report: Report) -> str:

@@ -34,6 +34,11 @@ def ensure(name: str, value: Any) -> None:
     st.session_state.setdefault(KEY + name, value)
 
 
+def kept(name: str) -> Any:
+    """The value of a setting whose widget need not be in sight."""
+    return st.session_state.get(KEY + name, Recipe.model_fields[name].default)
+
+
 def fill(settings: Mapping[str, Any]) -> None:
     """Set the widgets of all settings: to `settings`, and the others to their defaults."""
     for name, field in Recipe.model_fields.items():

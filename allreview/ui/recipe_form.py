@@ -202,7 +202,8 @@ def _testing() -> tuple[Testing, dict[str, Any]]:
 
 def _more(values: dict[str, Any]) -> dict[str, Any]:
     finetune = values["mode"] == "finetune"
-    found: dict[str, Any] = {}
+    # Out of sight in this mode, without meaning, and kept: the same named recipe is the same recipe.
+    found: dict[str, Any] = {name: recipe_fields.kept(name) for name in ("backbone_normalization", "views")}
     with st.expander("More settings"):
         cells, fit, head, rest = st.tabs(["Cells", "Fit", "Head", "Image and split"])
         with cells:

@@ -51,7 +51,8 @@ def results(run: RunRow) -> None:
         )
     for column, key in zip(st.columns(len(_HEADLINE)), _HEADLINE, strict=True):
         column.metric(FIGURE_TITLES[key], share(test.get(key)), help=None)
-        column.caption(f"95 %: {interval(test, key)}")
+        found = interval(test, key)
+        column.caption(f"95 %: {found}" if found else "Too few subjects for an interval")
     st.caption(_basis(run, test))
 
 
@@ -220,10 +221,10 @@ def share(value: Any) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-def interval(scores: dict[str, Any], key: str) -> str:
-    """The 95 % interval of a figure: '68.1 to 79.2 %', or a dash."""
+def interval(scores: dict[str, Any], key: str) -> str | None:
+    """The 95 % interval of a figure: '68.1 to 79.2 %'."""
     found = (scores.get("intervals") or {}).get(key)
-    return "–" if found is None else f"{100 * found[0]:.1f} to {100 * found[1]:.1f} %"
+    return None if found is None else f"{100 * found[0]:.1f} to {100 * found[1]:.1f} %"
 
 
 def _with_interval(scores: dict[str, Any], key: str) -> str:

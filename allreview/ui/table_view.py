@@ -1,11 +1,14 @@
 """Any number of runs: as the paper's Table I beside the paper's own rows, and as curves."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
 from allreview.evaluation.figures import histories_figure, precision_recall_figure, roc_figure
+from allreview.evaluation.naming import SHARED_PATIENTS
 from allreview.evaluation.reports import run_reports
-from allreview.evaluation.tables import as_csv, as_latex, table_one, table_rows
+from allreview.evaluation.tables import PAPER_TABLE, Table, TableRow, as_csv, as_latex, table_one, table_rows
 from allreview.training.runs import RunRow
 from allreview.ui import context, run_view
 from allreview.ui.results_view import CHART
@@ -41,13 +44,13 @@ def table(runs: list[RunRow]) -> None:
     with_paper = paper.checkbox(
         "Beside the paper's own figures", True, key="with_paper", persist_state="session"
     )
-    found = table_one(table_rows(context.engine(), [run.id for run in runs], on), with_paper=with_paper)
+    rows = table_rows(context.engine(), [run.id for run in runs], on)
+    found = table_one(rows, with_paper=with_paper)
     st.dataframe(
-        pd.DataFrame(found.rows, columns=pd.Index(found.columns)),
+        _frame(found, [*(PAPER_TABLE if with_paper else ()), *rows]),
         hide_index=True,
         width="stretch",
         height="content",
-        column_config={found.columns[0]: st.column_config.TextColumn(width=560)},
     )
     for note in found.notes:
         st.caption(inert(note))
@@ -72,6 +75,22 @@ def table(runs: list[RunRow]) -> None:
         icon=":material/download:",
         width="stretch",
     )
+
+
+def _frame(found: Table, rows: Sequence[TableRow]) -> pd.DataFrame:
+    """The table with how each row's test cells were chosen in a column of its own, which is easier to read."""
+    frame = pd.DataFrame(found.rows, columns=pd.Index(found.columns))
+    frame[found.columns[0]] = [
+        f"{row.model} ({'paper' if row.run is None else f'run {row.run}'})" for row in rows
+    ]
+    frame["Test cells"] = [_test_cells(row) for row in rows]
+    return frame
+
+
+def _test_cells(row: TableRow) -> str:
+    if row.run is None:
+        return "–"
+    return SHARED_PATIENTS.capitalize() if row.shares_patients else row.split.capitalize()
 
 
 def curves(runs: list[RunRow]) -> None:

@@ -94,10 +94,10 @@ def test_without_a_recipe_trained_both_ways_the_page_says_how(sqlite_engine: sa.
 def test_any_runs_as_the_papers_table_and_as_curves(sqlite_engine: sa.Engine) -> None:
     run_both_ways(sqlite_engine)
     app = view(compare_page(), "table")
-    models = app.dataframe[0].value["Models"].tolist()
-    assert models[:4] == ["ResNet50 (paper)", "EfficientNetB3 (paper)", "VGG16 (paper)", "AlexNet (paper)"]
-    assert SHARED_PATIENTS in models[4]
-    assert SHARED_PATIENTS not in models[5]
+    table = app.dataframe[0].value
+    names = ["ResNet50 (paper)", "EfficientNetB3 (paper)", "VGG16 (paper)", "AlexNet (paper)"]
+    assert table["Models"].tolist() == [*names, "MobileNetV2 (run 2)", "MobileNetV2 (run 1)"]
+    assert table["Test cells"].tolist()[4:] == [SHARED_PATIENTS.capitalize(), "Split by leak group"]
     app.checkbox(key="with_paper").uncheck().run()
     assert len(app.dataframe[0].value) == 2
     view(app, "curves")
