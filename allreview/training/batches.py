@@ -164,6 +164,11 @@ def cell_weights(recipe: Recipe, labels: np.ndarray, n_classes: int) -> np.ndarr
     return (len(labels) / (present * counts[labels])).astype(np.float32)
 
 
+def smallest_batch(recipe: Recipe, n_cells: int) -> int:
+    """How many cells the smallest batch of an epoch has."""
+    return n_cells // math.ceil(n_cells / recipe.batch_size) if n_cells else 0
+
+
 def _in_batches(recipe: Recipe, n_cells: int) -> list[np.ndarray]:
     """The places 0..n in batches, which differ by one cell at most: a last batch of a single cell would upset
     batch normalisation."""

@@ -16,7 +16,7 @@ from allreview.models.saving import TrainedModel
 from allreview.recipe import BackboneName, Recipe
 from allreview.settings import Settings
 from allreview.training import machine
-from allreview.training.batches import FeatureBatches, ImageBatches, drawn, one_hot
+from allreview.training.batches import FeatureBatches, ImageBatches, drawn, one_hot, smallest_batch
 from allreview.training.callbacks import EpochKeeper, Reporter
 from allreview.training.checkpoints import BEST_FILE, kept_epoch, restore_backup
 from allreview.training.compiling import compiled
@@ -88,7 +88,7 @@ def fit_end_to_end(
         held_out = ImageBatches(
             recipe, validation, validation_labels, len(classes), training=False, **reading
         )
-        smallest = [part.n_cells // len(part) for part in (batches, held_out)]
+        smallest = [smallest_batch(recipe, part.n_cells) for part in (batches, held_out)]
         strategy = machine.strategy(devices, machine.most_devices(*smallest))
         try:
             with strategy.scope(), machine.computing_in(precision):

@@ -24,17 +24,17 @@ CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 """CPUs that say one of these multiply 16-bit numbers (bfloat16) faster."""
 
 
-def describe(recipe: Recipe) -> dict[str, Any]:
-    """What a run by the recipe will be computed on here, as the store keeps it.
+def describe(recipe: Recipe, most: int | None = None) -> dict[str, Any]:
+    """What a run by the recipe will be computed on here, on at most so many devices, as the store keeps it.
 
     `device` in words, `replicas` that share each batch, `precision` of the fit, `cores`, and the versions of the
     libraries that compute.
     """
     names = gpus()
-    shared = len(names) if recipe.mode == "finetune" else 1
+    shared = len(names[:most]) if recipe.mode == "finetune" else 1
     return {
         "device": _gpu_title(names[0]) if names else _cpu_title(),
-        "replicas": max(shared, 1) if names else 1,
+        "replicas": max(shared, 1),
         "precision": precision(recipe),
         "cores": os.cpu_count(),
         "tensorflow": tf.__version__,

@@ -20,6 +20,7 @@ from allreview.models.saving import TrainedModel, save_model
 from allreview.recipe import BackboneName, Recipe
 from allreview.settings import Settings
 from allreview.training import fitting, machine
+from allreview.training.batches import smallest_batch
 from allreview.training.checkpoints import kept_epoch
 from allreview.training.epochs import StopRequested
 from allreview.training.features import ORIGINAL, CellImage, View, cached_features, training_views
@@ -56,7 +57,7 @@ def fit(engine: sa.Engine, settings: Settings, run_id: int) -> None:
     progress.stage("fit")
     train, validation = fitted(cells, "train"), fitted(cells, "validation")
     assert not {cell.sha256 for cell in train} & {cell.sha256 for cell in validation}
-    found = _note_machine(engine, run)
+    found = _note_machine(engine, run, len(train), len(validation))
     try:
         if run.recipe.mode == "features":
             _fit_head(run, train, validation, settings, progress)
@@ -68,9 +69,10 @@ def fit(engine: sa.Engine, settings: Settings, run_id: int) -> None:
     _save_best(engine, run, validation, settings, progress)
 
 
-def _note_machine(engine: sa.Engine, run: RunRow) -> dict[str, Any]:
+def _note_machine(engine: sa.Engine, run: RunRow, n_train: int, n_validation: int) -> dict[str, Any]:
     """Store what the fit is computed on. A fit that goes on elsewhere keeps its precision."""
-    found = machine.describe(run.recipe)
+    most = machine.most_devices(*(smallest_batch(run.recipe, n) for n in (n_train, n_validation)))
+    found = machine.describe(run.recipe, most)
     found["precision"] = run.machine.get("precision", found["precision"])
     with db.writing(engine) as session:
         session.execute(sa.update(Run).where(Run.id == run.id).values(machine=found))
