@@ -86,8 +86,11 @@ def opened(path: Path, format: str) -> Callable[[np.ndarray], np.ndarray]:
     return lambda given: np.asarray(model(given))
 
 
+SLOW = (pytest.mark.slow, pytest.mark.timeout(1800))
+
+
 @pytest.mark.parametrize(
-    "name", ["alexnet", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "alexnet")]
+    "name", ["alexnet", *(pytest.param(name, marks=SLOW) for name in MODELS if name != "alexnet")]
 )
 def test_every_format_answers_as_the_model_does(name: str, pixels: np.ndarray, tmp_path: Path) -> None:
     trained = MODELS[name](pixels)

@@ -33,7 +33,7 @@ from allreview.training.snapshots import lines
 from db.tables import Prediction, Run
 from tests import workers
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 
 SHORT = {"image_size": 64, "epochs": 2, "batch_size": 16, "crop": 300}
 SCRATCH = {"weights": "none", "mode": "finetune"}
