@@ -90,6 +90,9 @@ def test_stop_ends_a_fit_at_once_and_keeps_the_best_weights(sqlite_engine: sa.En
     model = load_model(settings.run_folder(run_id))
     assert model.classes == ["all", "hem"]
     assert model.temperature == run.temperature
+    kept = {path.name for path in settings.run_folder(run_id).iterdir()}
+    assert {"model.weights.h5", "recipe.yaml", "history.csv", "snapshot.csv", "model-card.md"} <= kept
+    assert "stopped by a person" in (settings.run_folder(run_id) / "model-card.md").read_text()
     time.sleep(2)
     with db.reading(engine) as session:
         over, never = get_run(session, run_id), get_run(session, waiting)
