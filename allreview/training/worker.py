@@ -19,6 +19,7 @@ import db
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
 from allreview.training import failures
+from allreview.training.attempts import begin_attempt, end_attempts
 from allreview.training.epochs import StopRequested
 from allreview.training.jobs import (
     APPLICATION,
@@ -30,7 +31,7 @@ from allreview.training.jobs import (
     adopt_unfinished,
 )
 from allreview.training.slots import is_first, take_slot
-from db.tables import Run
+from db.tables import EpochMetric, Run
 from db.types import now
 
 log = logging.getLogger("allreview.worker")
@@ -158,6 +159,14 @@ def begin(run_id: int) -> str | None:
         return "average" if run.members else "fit"
 
 
+def _attempt(run_id: int, step: str) -> None:
+    """Count that this step of the run begins (again) from where the run has come to."""
+    with db.reading(_engine()) as session:
+        done = session.scalar(sa.select(Run.done).where(Run.id == run_id)) if step == "features" else 0
+        epochs = session.scalar(sa.select(sa.func.count()).where(EpochMetric.run_id == run_id))
+    begin_attempt(current_settings().run_folder(run_id), f"{step}, {epochs} epochs, {done} images")
+
+
 @DBOS.step()
 def average_step(run_id: int) -> None:
     from allreview.training import averaging
@@ -167,6 +176,7 @@ def average_step(run_id: int) -> None:
 
 @DBOS.step()
 def features_step(run_id: int) -> None:
+    _attempt(run_id, "features")
     from allreview.training import pipeline
 
     pipeline.compute_features(_engine(), current_settings(), run_id)
@@ -174,6 +184,7 @@ def features_step(run_id: int) -> None:
 
 @DBOS.step()
 def fit_step(run_id: int) -> None:
+    _attempt(run_id, "fit")
     from allreview.training import pipeline
 
     pipeline.fit(_engine(), current_settings(), run_id)
@@ -181,6 +192,7 @@ def fit_step(run_id: int) -> None:
 
 @DBOS.step()
 def evaluate_step(run_id: int) -> None:
+    _attempt(run_id, "evaluate")
     from allreview.training import evaluating
 
     evaluating.evaluate_run(_engine(), current_settings(), run_id)
@@ -221,6 +233,7 @@ def heatmaps_step(run_id: int, method: str, cell_ids: list[int]) -> None:
 @DBOS.step()
 def conclude(run_id: int, state: str, message: str | None) -> None:
     """The run's last word. Stop is an end like any other, not an error."""
+    end_attempts(current_settings().run_folder(run_id))
     with db.writing(_engine()) as session:
         session.execute(
             sa.update(Run)

@@ -13,6 +13,7 @@ from allreview.models.saving import load_model
 from allreview.recipe import make_recipe
 from allreview.settings import Settings, current_settings
 from allreview.training import jobs
+from allreview.training.attempts import MOST, begin_attempt
 from allreview.training.runs import get_run
 from db.tables import Prediction
 from tests import workers
@@ -98,3 +99,19 @@ def test_stop_ends_a_fit_at_once_and_keeps_the_best_weights(sqlite_engine: sa.En
         over, never = get_run(session, run_id), get_run(session, waiting)
     assert (over.state, len(over.epochs)) == ("stopped", len(run.epochs))
     assert (never.state, never.started_at, never.epochs) == ("stopped", None, [])
+
+
+def test_a_run_that_keeps_killing_its_worker_fails_with_a_sentence(
+    sqlite_engine: sa.Engine, cnmc_few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a fifth kill by a kernel that is out of memory: nobody tries a sixth time."""
+    settings = current_settings()
+    with monkeypatch.context() as nobody:
+        nobody.setattr(jobs, "ensure_worker", lambda _settings: False)
+        run_id = submit(sqlite_engine, settings, cnmc_few)
+    for _ in range(MOST):
+        begin_attempt(settings.run_folder(run_id), "features, 0 epochs, 0 images")
+    jobs.ensure_worker(settings)
+    run = workers.wait_until_over(sqlite_engine, run_id)
+    assert run.state == "failed"
+    assert "ran out of memory" in (run.message or "")
