@@ -1,7 +1,5 @@
 """The leak: how much better a model looks when the patients it is tested on were in its training."""
 
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
@@ -10,7 +8,7 @@ from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS, model_ti
 from allreview.evaluation.reports import Report, System, series_report
 from allreview.training.runs import RunRow
 from allreview.ui import context
-from allreview.ui.results_view import CHART, interval, share
+from allreview.ui.results_view import CHART, with_interval
 from allreview.ui.words import when
 
 _SHOWN = ("accuracy", "balanced_accuracy", "weighted_f1", "auroc")
@@ -52,15 +50,10 @@ def _system(system: System, key: str) -> None:
         row = {"Figure": FIGURE_TITLES[name]}
         for report in system.by_split.values():
             scores = dict(report.scores)
-            row[_split(report)] = _with_interval(scores, name)
+            row[_split(report)] = with_interval(scores, name)
         row["Difference"] = in_points(system.leak[name]) if name in system.leak else "–"
         rows.append(row)
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", height="content")
-
-
-def _with_interval(scores: dict[str, Any], name: str) -> str:
-    found = interval(scores, name)
-    return share(scores[name]) + (f" ({found})" if found else "")
 
 
 def _split(report: Report) -> str:

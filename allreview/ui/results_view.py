@@ -152,7 +152,7 @@ def _all_figures(run: RunRow) -> None:
     for key, name in FIGURE_TITLES.items():
         row = {"Figure": name}
         for title, scores in columns.items():
-            row[title] = _with_interval(scores, key)
+            row[title] = with_interval(scores, key)
         rows.append(row)
     for name in run.classes:
         for key in ("precision", "recall", "f1"):
@@ -227,7 +227,7 @@ def interval(scores: dict[str, Any], key: str) -> str | None:
     return None if found is None else f"{100 * found[0]:.1f} to {100 * found[1]:.1f} %"
 
 
-def _with_interval(scores: dict[str, Any], key: str) -> str:
+def with_interval(scores: dict[str, Any], key: str) -> str:
     """A figure with its interval in brackets. The Brier score is no share and stands as it is."""
     found = (scores.get("intervals") or {}).get(key)
     if key == "brier" and scores.get(key) is not None:
