@@ -1,7 +1,10 @@
 """Bring a store to the schema this program knows, or refuse one that is newer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,8 +16,8 @@ class NewerSchemaError(RuntimeError):
     """The store was written by a newer version of this program."""
 
 
-def migrate(engine: sa.Engine) -> None:
-    """Apply every pending migration in one transaction.
+def migrate(engine: sa.Engine, to: str = "head") -> None:
+    """Apply every pending migration up to the revision `to` in one transaction.
 
     Raises:
         NewerSchemaError: the store is at a revision this program does not have.
@@ -27,7 +30,7 @@ def migrate(engine: sa.Engine) -> None:
 
     config = _config()
     script = ScriptDirectory.from_config(config)
-    with engine.execution_options(writes=True).begin() as connection:
+    with _without_foreign_keys(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         found = _revision_of(connection)
@@ -40,7 +43,33 @@ def migrate(engine: sa.Engine) -> None:
                     "Install the version that last used it, or restore a backup made before the upgrade."
                 ) from None
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
+
+
+@contextmanager
+def _without_foreign_keys(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection in one transaction; on SQLite its foreign keys are checked once, at the end.
+
+    SQLite changes a table by copying it and dropping the old one, which breaks every reference to it for a
+    moment, and it takes this setting outside a transaction only.
+    """
+    with engine.execution_options(writes=True).connect() as connection:
+        if connection.dialect.name != "sqlite":
+            with connection.begin():
+                yield connection
+            return
+        raw: Any = connection.connection.dbapi_connection
+        raw.execute("PRAGMA foreign_keys=OFF")
+        try:
+            with connection.begin():
+                yield connection
+                broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+                if broken:
+                    raise RuntimeError(
+                        f"the migration would break {len(broken)} references, first {broken[0]}"
+                    )
+        finally:
+            raw.execute("PRAGMA foreign_keys=ON")
 
 
 def _config():

@@ -220,49 +220,119 @@ class Prediction(Base):
     probabilities: Mapped[dict[str, float]]
 
 
+class Worklist(Base):
+    """A queue that was fixed, to be read by one reviewer or several.
+
+    `strategy` is the name of the queue it was made by; a hand-made one has the way it was chosen. `hidden` names
+    what its readers must not see (`allreview.review.blinding`). Each cell is read by `overlap` reviewers. Of each
+    reader's cells the share `repeat_rate` comes a second time, so that readers can be compared with themselves.
+    When `adjudicates` is set its decisions are adjudications. `key` is the same for worklists that would be made
+    from the same question, so that a second reviewer who asks it joins the first.
+    """
+
+    __tablename__ = "worklists"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"))
+    name: Mapped[str] = mapped_column(sa.String(200))
+    strategy: Mapped[str] = mapped_column(sa.String(50))
+    parts: Mapped[list[str]]
+    hidden: Mapped[list[str]] = mapped_column(default=list)
+    overlap: Mapped[int] = mapped_column(default=1)
+    repeat_rate: Mapped[float] = mapped_column(default=0.0)
+    adjudicates: Mapped[bool] = mapped_column(default=False)
+    key: Mapped[str] = mapped_column(sa.String(64), index=True)
+    created_by: Mapped[int | None] = mapped_column(ForeignKey("reviewers.id"))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    closed_at: Mapped[datetime | None]
+
+
+class WorklistItem(Base):
+    """A cell's place in a worklist and why it is there. `score` in [0, 1], low is suspicious.
+
+    `control` marks a cell that was mixed in at random, although nothing is wrong with it.
+    """
+
+    __tablename__ = "worklist_items"
+    __table_args__ = (sa.UniqueConstraint("worklist_id", "cell_id"),)
+    worklist_id: Mapped[int] = mapped_column(ForeignKey("worklists.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), index=True)
+    score: Mapped[float]
+    reason: Mapped[str] = mapped_column(sa.Text)
+    part: Mapped[str | None] = mapped_column(sa.String(10))
+    control: Mapped[bool] = mapped_column(default=False)
+
+
+class WorklistReader(Base):
+    """A reviewer a worklist was assigned to. A worklist without readers is open to everybody."""
+
+    __tablename__ = "worklist_readers"
+    worklist_id: Mapped[int] = mapped_column(ForeignKey("worklists.id"), primary_key=True)
+    reviewer_id: Mapped[int] = mapped_column(ForeignKey("reviewers.id"), primary_key=True, index=True)
+
+
 class ReviewSession(Base):
-    """One reviewer's sitting over one queue."""
+    """One reviewer's sitting over one worklist."""
 
     __tablename__ = "review_sessions"
     id: Mapped[int] = mapped_column(primary_key=True)
+    worklist_id: Mapped[int] = mapped_column(ForeignKey("worklists.id"), index=True)
     reviewer_id: Mapped[int] = mapped_column(ForeignKey("reviewers.id"), index=True)
-    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
-    run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"))
-    strategy: Mapped[str] = mapped_column(sa.String(50))
-    parts: Mapped[list[str]]
     started_at: Mapped[datetime] = mapped_column(default=now)
     ended_at: Mapped[datetime | None]
 
 
-class QueueItem(Base):
-    """A cell's place in a sitting's queue and why it is there. `score` in [0, 1], low is suspicious."""
+class SessionSkip(Base):
+    """A cell a reviewer put aside in a sitting. `taken_back_at` is set while the skip is undone."""
 
-    __tablename__ = "queue_items"
-    __table_args__ = (sa.UniqueConstraint("session_id", "cell_id"),)
+    __tablename__ = "session_skips"
     session_id: Mapped[int] = mapped_column(ForeignKey("review_sessions.id"), primary_key=True)
-    position: Mapped[int] = mapped_column(primary_key=True)
-    cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"))
-    score: Mapped[float]
-    reason: Mapped[str] = mapped_column(sa.Text)
-    part: Mapped[str | None] = mapped_column(sa.String(10))
-    skipped_at: Mapped[datetime | None]
+    cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), primary_key=True)
+    skipped_at: Mapped[datetime] = mapped_column(default=now)
+    taken_back_at: Mapped[datetime | None]
+
+
+class Claim(Base):
+    """A cell that lies on a reviewer's desk, and what was written beside it so far.
+
+    Until `expires_at` nobody else who shares the worklist is given the cell; after it, the first who asks.
+    """
+
+    __tablename__ = "claims"
+    session_id: Mapped[int] = mapped_column(ForeignKey("review_sessions.id"), primary_key=True)
+    cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), primary_key=True, index=True)
+    expires_at: Mapped[datetime]
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+    comment: Mapped[str | None] = mapped_column(sa.Text)
 
 
 class Annotation(Base):
     """One event in the append-only log of a cell.
 
     `sequence` counts a cell's events from 1. Two writers who saw the same last event would both write
-    the same number, and the store refuses the second: that is how a stale view is noticed. `label` is a
-    class name, `unsure` or `unusable`, and empty for an undo, which names what it takes back in
-    `undoes_id`.
+    the same number, and the store refuses the second: that is how a stale view is noticed.
+
+    | kind | is | label | names |
+    |---|---|---|---|
+    | decision | a reviewer's answer | yes | `supersedes_id`: the last event it was based on |
+    | adjudication | an answer that outranks decisions | yes | the same |
+    | undo | the reviewer takes back an answer of their own | no | `undoes_id`: the answer |
+    | redo | an answer that was taken back stands again | yes | `redoes_id`: the answer as first given |
+    | revert | an answer, a batch or a sitting is taken back later, by anybody | no | `undoes_id`: the answer |
+
+    A label is a class name, `unsure` or `unusable`. `visible` lists what the reviewer could see of
+    `allreview.review.blinding.HIDEABLE`; it is null where that was not recorded. `repeat` marks the second answer
+    of a reviewer who was given the same cell again to be compared with themselves.
     """
 
     __tablename__ = "annotations"
     __table_args__ = (
         sa.UniqueConstraint("cell_id", "sequence"),
-        sa.CheckConstraint("kind in ('decision', 'undo', 'adjudication')", name="kind"),
-        sa.CheckConstraint("(kind = 'undo') = (label is null)", name="label"),
-        sa.CheckConstraint("(kind = 'undo') = (undoes_id is not null)", name="undoes"),
+        sa.CheckConstraint("kind in ('decision', 'undo', 'redo', 'revert', 'adjudication')", name="kind"),
+        sa.CheckConstraint("(kind in ('undo', 'revert')) = (label is null)", name="label"),
+        sa.CheckConstraint("(kind in ('undo', 'revert')) = (undoes_id is not null)", name="undoes"),
+        sa.CheckConstraint("(kind = 'redo') = (redoes_id is not null)", name="redoes"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"))
@@ -274,8 +344,11 @@ class Annotation(Base):
     reviewer_id: Mapped[int] = mapped_column(ForeignKey("reviewers.id"), index=True)
     session_id: Mapped[int | None] = mapped_column(ForeignKey("review_sessions.id"), index=True)
     visible_run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"))
+    visible: Mapped[list[str] | None]
+    repeat: Mapped[bool] = mapped_column(default=False)
     supersedes_id: Mapped[int | None] = mapped_column(ForeignKey("annotations.id"))
     undoes_id: Mapped[int | None] = mapped_column(ForeignKey("annotations.id"), unique=True)
+    redoes_id: Mapped[int | None] = mapped_column(ForeignKey("annotations.id"), index=True)
     batch: Mapped[str | None] = mapped_column(sa.String(36), index=True)
     duration_ms: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)

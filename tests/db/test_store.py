@@ -10,13 +10,9 @@ from allreview.errors import UserError
 from allreview.settings import Settings, current_settings
 from allreview.store import _open, open_store
 from allreview.training.runs import get_run
-from db.tables import Base, Dataset
+from db.tables import Annotation, Base, Dataset, ReviewSession, SessionSkip, Worklist, WorklistItem
 
 OURS = set(Base.metadata.tables)
-NEWER_THAN_0001 = {
-    "runs": ("series", "members", "temperature", "machine"),
-    "epoch_metrics": ("val_cross_entropy", "learning_rate"),
-}
 
 
 def test_migrations_make_exactly_the_tables(engine: sa.Engine) -> None:
@@ -35,37 +31,66 @@ def test_migrating_twice_changes_nothing(engine: sa.Engine) -> None:
         assert session.scalars(sa.select(Dataset.name)).all() == ["kept"]
 
 
-def test_a_store_of_the_first_schema_is_brought_up_to_date(engine: sa.Engine) -> None:
-    """What an older version wrote is still there, and its runs read like new ones."""
+OLD_ROWS = (
+    "insert into datasets values (1, 'old', '[\"all\", \"hem\"]', false, '2026-01-01')",
+    "insert into leak_groups values (1, 1)",
+    "insert into subjects values (1, 1, '1', 1)",
+    "insert into reviewers values (1, 'Ann', true, '2026-01-01')",
+    'insert into recipes values (1, \'h\', \'{"backbone": "mobilenet_v2", "class_weights": false, '
+    '"best_by": "val_loss"}\', \'2026-01-01\')',
+    "insert into snapshots values (1, 1, 'h', '2026-01-01')",
+    "insert into runs (id, dataset_id, recipe_id, snapshot_id, classes, state, stop_requested, done, total, metrics,"
+    " created_at) values (1, 1, 1, 1, '[\"all\", \"hem\"]', 'finished', false, 0, 0, '{}', '2026-01-01')",
+    "insert into cells values (1, 1, 'a', 1, 'all', null, 450, 450, 9, '2026-01-01')",
+    "insert into cells values (2, 1, 'b', 1, 'all', null, 450, 450, 9, '2026-01-01')",
+    "insert into review_sessions values (1, 1, 1, 1, 'misclassified', '[\"train\"]', '2026-01-02', null)",
+    "insert into queue_items values (1, 1, 1, 0.25, 'why', 'train', null)",
+    "insert into queue_items values (1, 2, 2, 0.5, 'why too', 'train', '2026-01-03')",
+    "insert into annotations (id, cell_id, sequence, kind, label, reviewer_id, session_id, visible_run_id, created_at)"
+    " values (1, 1, 1, 'decision', 'hem', 1, 1, 1, '2026-01-03')",
+    "insert into annotations (id, cell_id, sequence, kind, reviewer_id, supersedes_id, undoes_id, created_at)"
+    " values (2, 1, 2, 'undo', 1, 1, 1, '2026-01-04')",
+)
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date(settings: Settings) -> None:
+    """What an older version wrote is still there, and reads like what is new."""
+    engine = db.engine_for(settings.url)
+    db.migrate(engine, to="0001")
     with engine.begin() as connection:
-        for table, columns in NEWER_THAN_0001.items():
-            for column in columns:
-                if column == "series":
-                    connection.execute(sa.text("drop index ix_runs_series"))
-                connection.execute(sa.text(f"alter table {table} drop column {column}"))
-        connection.execute(sa.text("update alembic_version set version_num = '0001'"))
-        connection.execute(sa.text("insert into datasets values (1, 'old', '[]', false, '2026-01-01')"))
-        old = '{"backbone": "mobilenet_v2", "class_weights": false, "best_by": "val_loss"}'
-        connection.execute(
-            sa.text("insert into recipes values (1, 'h', :body, '2026-01-01')").bindparams(body=old)
-            if engine.dialect.name == "sqlite"
-            else sa.text(
-                "insert into recipes values (1, 'h', cast(:body as jsonb), '2026-01-01')"
-            ).bindparams(body=old)
-        )
-        connection.execute(sa.text("insert into snapshots values (1, 1, 'h', '2026-01-01')"))
-        connection.execute(
-            sa.text(
-                "insert into runs (id, dataset_id, recipe_id, snapshot_id, classes, state, stop_requested, done,"
-                " total, metrics, created_at)"
-                " values (1, 1, 1, 1, '[]', 'finished', false, 0, 0, '{}', '2026-01-01')"
-            )
-        )
+        for row in OLD_ROWS:
+            connection.exec_driver_sql(row)
     db.migrate(engine)
     with db.reading(engine) as session:
         run = get_run(session, 1)
+        worklist = session.get_one(Worklist, 1)
+        sitting = session.get_one(ReviewSession, 1)
+        items = session.scalars(sa.select(WorklistItem).order_by(WorklistItem.position)).all()
+        skips = session.scalars(sa.select(SessionSkip)).all()
+        log = session.scalars(sa.select(Annotation).order_by(Annotation.sequence)).all()
     assert (run.members, run.series, run.machine, run.state) == ([], None, {}, "finished")
     assert (run.recipe.imbalance, run.recipe.best_by) == ("none", "val_loss")
+    assert (worklist.run_id, worklist.strategy, worklist.parts, worklist.overlap) == (
+        1,
+        "misclassified",
+        ["train"],
+        1,
+    )
+    assert (sitting.worklist_id, sitting.reviewer_id, sitting.ended_at) == (1, 1, None)
+    assert [(item.cell_id, item.score, item.reason) for item in items] == [
+        (1, 0.25, "why"),
+        (2, 0.5, "why too"),
+    ]
+    assert [(skip.session_id, skip.cell_id) for skip in skips] == [(1, 2)]
+    assert [(event.kind, event.label, event.undoes_id) for event in log] == [
+        ("decision", "hem", None),
+        ("undo", None, 1),
+    ]
+    with db.writing(engine) as session:  # new rows get numbers that are free
+        session.add(Worklist(dataset_id=1, name="new", strategy="random", parts=[], key="k", created_by=1))
+    with engine.begin() as connection, pytest.raises(sa.exc.IntegrityError):
+        connection.exec_driver_sql("insert into claims values (99, 1, '2026-01-01', null, null)")
+    engine.dispose()
 
 
 def test_a_newer_schema_is_refused_in_words(engine: sa.Engine, settings: Settings) -> None:
