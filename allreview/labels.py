@@ -1,6 +1,6 @@
 """What the log says now: the current label of a cell, as a query.
 
-An annotation is in force when it is no undo and no undo names it. A cell's current label is that of its
+An annotation is in force when it gives a label and nothing takes it back. A cell's current label is that of its
 last annotation in force, an adjudication outranking decisions; without one it is the source label.
 """
 
@@ -16,9 +16,16 @@ NOT_CLASSES = (UNSURE, UNUSABLE)
 
 
 def in_force(annotation: type[Annotation] = Annotation) -> sa.ColumnElement[bool]:
-    """True for annotations that stand: decisions and adjudications that were not undone."""
+    """True for annotations that stand: answers that were not taken back."""
     undo = aliased(Annotation)
-    return sa.and_(annotation.kind != "undo", ~sa.exists().where(undo.undoes_id == annotation.id))
+    return sa.and_(annotation.label.is_not(None), ~sa.exists().where(undo.undoes_id == annotation.id))
+
+
+def adjudicates(annotation: type[Annotation] = Annotation) -> sa.ColumnElement[bool]:
+    """True for adjudications, also for one that was taken back and brought back."""
+    first = aliased(Annotation)
+    brought_back = sa.exists().where(first.id == annotation.redoes_id, first.kind == "adjudication")
+    return sa.or_(annotation.kind == "adjudication", sa.and_(annotation.kind == "redo", brought_back))
 
 
 def standing() -> sa.Subquery:
@@ -28,7 +35,7 @@ def standing() -> sa.Subquery:
     """
     rank = sa.func.row_number().over(
         partition_by=Annotation.cell_id,
-        order_by=(sa.case((Annotation.kind == "adjudication", 0), else_=1), Annotation.sequence.desc()),
+        order_by=(sa.case((adjudicates(), 0), else_=1), Annotation.sequence.desc()),
     )
     ranked = (
         sa.select(

@@ -284,25 +284,31 @@ class ReviewSession(Base):
 
 
 class SessionSkip(Base):
-    """A cell a reviewer put aside in a sitting. `taken_back_at` is set while the skip is undone."""
+    """A cell a reviewer put aside in a sitting.
+
+    `taken_back_at` is set while the skip is undone; `redone` says that it was undone and stands again.
+    """
 
     __tablename__ = "session_skips"
     session_id: Mapped[int] = mapped_column(ForeignKey("review_sessions.id"), primary_key=True)
     cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), primary_key=True)
     skipped_at: Mapped[datetime] = mapped_column(default=now)
     taken_back_at: Mapped[datetime | None]
+    redone: Mapped[bool] = mapped_column(default=False)
 
 
 class Claim(Base):
     """A cell that lies on a reviewer's desk, and what was written beside it so far.
 
     Until `expires_at` nobody else who shares the worklist is given the cell; after it, the first who asks.
+    `repeat` says that the reviewer has read it before and is given it again.
     """
 
     __tablename__ = "claims"
     session_id: Mapped[int] = mapped_column(ForeignKey("review_sessions.id"), primary_key=True)
     cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), primary_key=True, index=True)
     expires_at: Mapped[datetime]
+    repeat: Mapped[bool] = mapped_column(default=False)
     reason: Mapped[str | None] = mapped_column(sa.Text)
     comment: Mapped[str | None] = mapped_column(sa.Text)
 

@@ -1,48 +1,28 @@
-"""Appending to the log: decide and undo.
+"""Appending answers to the log, one at a time or many at once.
 
-A write names the last event of that cell its reviewer saw. When there is a newer one, nothing is written
+A write names the last event of each cell its reviewer saw. When there is a newer one, nothing is written
 and `StaleView` carries both answers, so that the page can show them side by side.
 """
 
-from dataclasses import dataclass
-from datetime import datetime
+import uuid
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 import db
-from allreview.cells.naming import class_title
 from allreview.errors import UserError
 from allreview.labels import NOT_CLASSES, in_force
+from allreview.review.events import (
+    StaleSelection,
+    StaleView,
+    event_of,
+    events_of,
+    last_events,
+    slices,
+)
 from db.tables import Annotation, Cell, Dataset, Reviewer
-
-
-@dataclass(frozen=True)
-class Event:
-    """One annotation as people read it."""
-
-    id: int
-    cell_id: int
-    kind: str
-    label: str | None
-    reviewer: str
-    reviewer_id: int
-    session_id: int | None
-    created_at: datetime
-
-
-class StaleView(UserError):  # noqa: N818 - it is a situation to show, not a fault
-    """Somebody decided on this cell after the reviewer's view was drawn. Nothing was written."""
-
-    def __init__(self, newer: Event, label: str) -> None:
-        self.newer = newer
-        self.label = label
-        what = "said " + class_title(newer.label) if newer.label else "took back a decision"
-        super().__init__(
-            f"{newer.reviewer} {what} while you were looking. Your answer, {class_title(label)}, is not saved: "
-            "look at the cell again and decide."
-        )
 
 
 def decide(
@@ -54,91 +34,133 @@ def decide(
     seen: int | None,
     session_id: int | None = None,
     visible_run_id: int | None = None,
+    visible: Collection[str] | None = None,
     reason: str | None = None,
     comment: str | None = None,
     duration_ms: int | None = None,
+    independent: bool = False,
+    repeat: bool = False,
+    adjudicates: bool = False,
 ) -> int:
-    """Record one decision and return its annotation id once it is committed.
+    """Record one answer and return its annotation id once it is committed.
 
     Args:
         label: a class of the cell's dataset, `unsure` or `unusable`.
         seen: id of the cell's last event (of any kind) when the reviewer's view was drawn; None if none.
         visible_run_id: the run whose prediction the reviewer could see, or None.
+        visible: what the reviewer could see, of `allreview.review.blinding.HIDEABLE`; None if not known.
         duration_ms: time from drawing the cell to the decision, in milliseconds.
+        independent: others' answers were hidden: then `seen` is the reviewer's own last event, and only newer ones
+            of their own make the view stale.
+        repeat: the reviewer was given this cell again to be compared with themselves.
+        adjudicates: the answer outranks decisions.
 
     Raises:
         StaleView: there is a newer event; nothing was written.
         UserError: unknown cell, label or reviewer.
     """
-    try:
-        with db.writing(engine) as session:
-            _check(session, cell_id, label, reviewer_id)
-            last = _last(session, cell_id, lock=True)
-            if (last.id if last else None) != seen:
-                raise StaleView(_event(session, last), label) if last else UserError("Unknown event.")
-            annotation = Annotation(
-                cell_id=cell_id,
-                sequence=last.sequence + 1 if last else 1,
-                kind="decision",
-                label=label,
+    with db.writing(engine) as session:
+        require_reviewer(session, reviewer_id)
+        _require_labels(session, {cell_id: label})
+        last = last_events(session, [cell_id], lock=True).get(cell_id)
+        known = _own_last(session, cell_id, reviewer_id) if independent else last
+        if (known.id if known else None) != seen:
+            raise StaleView(event_of(session, known), label) if known else UserError("Unknown event.")
+        return append(
+            session,
+            cell_id,
+            last,
+            kind="adjudication" if adjudicates else "decision",
+            label=label,
+            reason=reason or None,
+            comment=comment or None,
+            reviewer_id=reviewer_id,
+            session_id=session_id,
+            visible_run_id=visible_run_id,
+            visible=None if visible is None else sorted(visible),
+            repeat=repeat,
+            duration_ms=duration_ms,
+        ).id
+
+
+def decide_many(
+    engine: sa.Engine,
+    *,
+    cells: Mapping[int, int | None],
+    label: str | Mapping[int, str],
+    reviewer_id: int,
+    session_id: int | None = None,
+    visible_run_id: int | None = None,
+    visible: Collection[str] | Mapping[int, Collection[str]] | None = None,
+    reason: str | None = None,
+    comment: str | None = None,
+    adjudicates: bool = False,
+) -> str:
+    """Record answers to many cells together, all or none, and return their batch once it is committed.
+
+    Args:
+        cells: each cell's last event when the reviewer's view was drawn; None if none.
+        label: one for all, or one for each cell.
+        visible: as in `decide`, for all or for each cell.
+        visible_run_id: as in `decide`; recorded for the cells whose prediction was visible, where `visible` says.
+
+    Raises:
+        StaleSelection: there are newer events of some; nothing was written.
+        UserError: no cells, or an unknown cell, label or reviewer.
+    """
+    if not cells:
+        raise UserError("No cell is selected.")
+    labels = {cell: label if isinstance(label, str) else label[cell] for cell in cells}
+    batch = str(uuid.uuid4())
+    with db.writing(engine) as session:
+        require_reviewer(session, reviewer_id)
+        _require_labels(session, labels)
+        last = last_events(session, cells, lock=True)
+        newer = [last[cell] for cell, seen in cells.items() if cell in last and last[cell].id != seen]
+        if newer:
+            raise StaleSelection(events_of(session, newer))
+        if any(seen is not None and cell not in last for cell, seen in cells.items()):
+            raise UserError("Unknown event.")
+        for cell in sorted(cells):
+            seen_of_cell = visible.get(cell) if isinstance(visible, Mapping) else visible
+            append(
+                session,
+                cell,
+                last.get(cell),
+                kind="adjudication" if adjudicates else "decision",
+                label=labels[cell],
                 reason=reason or None,
                 comment=comment or None,
                 reviewer_id=reviewer_id,
                 session_id=session_id,
-                visible_run_id=visible_run_id,
-                supersedes_id=seen,
-                duration_ms=duration_ms,
+                visible_run_id=None
+                if seen_of_cell is not None and "prediction" not in seen_of_cell
+                else visible_run_id,
+                visible=None if seen_of_cell is None else sorted(seen_of_cell),
+                batch=batch,
+                flush=False,
             )
-            session.add(annotation)
-            session.flush()
-            return annotation.id
-    except IntegrityError:
-        # Two first events of one cell at the same instant: there was no row to lock, the store kept one.
-        with db.reading(engine) as session:
-            last = _last(session, cell_id)
-            if last is None:
-                raise
-            raise StaleView(_event(session, last), label) from None
+    return batch
 
 
-def undo(engine: sa.Engine, *, annotation_id: int, reviewer_id: int, session_id: int | None = None) -> int:
-    """Take back one of the reviewer's own decisions, as a new event; returns the new event's id.
-
-    Raises:
-        UserError: no such decision, somebody else's, or already undone.
-    """
-    with db.writing(engine) as session:
-        target = session.get(Annotation, annotation_id)
-        if target is None or target.kind == "undo":
-            raise UserError("There is no such decision to undo.")
-        if target.reviewer_id != reviewer_id:
-            raise UserError("Only your own decisions can be undone here. Add a decision of your own instead.")
-        last = _last(session, target.cell_id, lock=True)
-        if session.scalar(sa.select(Annotation.id).where(Annotation.undoes_id == annotation_id)):
-            raise UserError("This decision is undone already.")
-        assert last is not None
-        event = Annotation(
-            cell_id=target.cell_id,
-            sequence=last.sequence + 1,
-            kind="undo",
-            reviewer_id=reviewer_id,
-            session_id=session_id,
-            supersedes_id=last.id,
-            undoes_id=annotation_id,
-        )
-        session.add(event)
+def append(
+    session: Session, cell_id: int, last: Annotation | None, *, flush: bool = True, **values: Any
+) -> Annotation:
+    """Add the event that comes after `last`, the cell's last event, which is locked by the caller."""
+    annotation = Annotation(
+        cell_id=cell_id,
+        sequence=last.sequence + 1 if last else 1,
+        supersedes_id=last.id if last else None,
+        **values,
+    )
+    session.add(annotation)
+    if flush:
         session.flush()
-        return event.id
-
-
-def last_event_id(session: Session, cell_id: int) -> int | None:
-    """The id of the cell's last event of any kind: what a view must remember to write later."""
-    last = _last(session, cell_id)
-    return last.id if last else None
+    return annotation
 
 
 def last_decision(session: Session, reviewer_id: int, cell_id: int | None = None) -> Annotation | None:
-    """The reviewer's last decision that still stands, of one cell or of all."""
+    """The reviewer's last answer that still stands, of one cell or of all."""
     query = sa.select(Annotation).where(in_force(), Annotation.reviewer_id == reviewer_id)
     if cell_id is not None:
         query = query.where(Annotation.cell_id == cell_id)
@@ -165,36 +187,33 @@ def reviewer_named(engine: sa.Engine, name: str) -> int:
         return found.id
 
 
-def _check(session: Session, cell_id: int, label: str, reviewer_id: int) -> None:
-    classes = session.scalar(
-        sa.select(Dataset.classes).join(Cell, Cell.dataset_id == Dataset.id).where(Cell.id == cell_id)
-    )
-    if classes is None:
-        raise UserError(f"There is no cell {cell_id}.")
-    if label not in (*classes, *NOT_CLASSES):
-        raise UserError(f"Unknown label {label!r}. Use one of: {', '.join((*classes, *NOT_CLASSES))}.")
-    active = session.scalar(sa.select(Reviewer.active).where(Reviewer.id == reviewer_id))
-    if not active:
+def require_reviewer(session: Session, reviewer_id: int) -> None:
+    """Raises:
+    UserError: there is no such reviewer, or they were deactivated.
+    """
+    if not session.scalar(sa.select(Reviewer.active).where(Reviewer.id == reviewer_id)):
         raise UserError("Say who you are first: choose an active reviewer.")
 
 
-def _last(session: Session, cell_id: int, *, lock: bool = False) -> Annotation | None:
-    """The cell's last event. `lock` makes other writers to this cell wait their turn on PostgreSQL."""
-    if lock:
-        session.execute(sa.select(Cell.id).where(Cell.id == cell_id).with_for_update())
-    query = sa.select(Annotation).where(Annotation.cell_id == cell_id).order_by(Annotation.sequence.desc())
-    return session.scalar(query.limit(1))
+def _require_labels(session: Session, labels: Mapping[int, str]) -> None:
+    datasets = _datasets_of(session, labels)
+    classes = {number: session.get_one(Dataset, number).classes for number in set(datasets.values())}
+    for cell, label in labels.items():
+        if cell not in datasets:
+            raise UserError(f"There is no cell {cell}.")
+        allowed = (*classes[datasets[cell]], *NOT_CLASSES)
+        if label not in allowed:
+            raise UserError(f"Unknown label {label!r}. Use one of: {', '.join(allowed)}.")
 
 
-def _event(session: Session, annotation: Annotation) -> Event:
-    name = session.scalar(sa.select(Reviewer.name).where(Reviewer.id == annotation.reviewer_id))
-    return Event(
-        id=annotation.id,
-        cell_id=annotation.cell_id,
-        kind=annotation.kind,
-        label=annotation.label,
-        reviewer=name or "",
-        reviewer_id=annotation.reviewer_id,
-        session_id=annotation.session_id,
-        created_at=annotation.created_at,
-    )
+def _datasets_of(session: Session, cells: Iterable[int]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for some in slices(sorted(cells)):
+        query = sa.select(Cell.id, Cell.dataset_id).where(Cell.id.in_(some))
+        found.update((cell, dataset) for cell, dataset in session.execute(query))
+    return found
+
+
+def _own_last(session: Session, cell_id: int, reviewer_id: int) -> Annotation | None:
+    query = sa.select(Annotation).where(Annotation.cell_id == cell_id, Annotation.reviewer_id == reviewer_id)
+    return session.scalar(query.order_by(Annotation.sequence.desc()).limit(1))

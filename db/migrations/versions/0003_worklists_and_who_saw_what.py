@@ -80,6 +80,7 @@ def _make_worklists() -> None:
         sa.Column("cell_id", sa.Integer(), nullable=False),
         sa.Column("skipped_at", Time, nullable=False),
         sa.Column("taken_back_at", Time, nullable=True),
+        sa.Column("redone", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.ForeignKeyConstraint(["cell_id"], ["cells.id"], name=op.f("fk_session_skips_cell_id")),
         sa.ForeignKeyConstraint(
             ["session_id"], ["review_sessions.id"], name=op.f("fk_session_skips_session_id")
@@ -128,6 +129,7 @@ def _make_claims() -> None:
         sa.Column("session_id", sa.Integer(), nullable=False),
         sa.Column("cell_id", sa.Integer(), nullable=False),
         sa.Column("expires_at", Time, nullable=False),
+        sa.Column("repeat", sa.Boolean(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("comment", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["cell_id"], ["cells.id"], name=op.f("fk_claims_cell_id")),
