@@ -1,12 +1,15 @@
 """Small stores made by hand, for tests about what is in a store rather than how it got there."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 import db
 from allreview.recipe import Recipe
+from allreview.review.queues import QueueEntry
 from db.tables import (
     Cell,
     CellFile,
@@ -82,6 +85,34 @@ def add_cell(session, dataset_id: int, subject_id: int | None, label: str, path:
         CellFile(dataset_id=dataset_id, cell_id=cell.id, subject_id=subject_id, path=f"/nowhere/{path}.bmp")
     )
     return cell.id
+
+
+def entries_of(session: Session, cells: Sequence[int], *, part: str = "train") -> list[QueueEntry]:
+    """Queue entries of these cells, in this order, as a worklist is made of them."""
+    found = {
+        cell.id: (cell, subject)
+        for cell, subject in session.execute(
+            sa.select(Cell, Subject.name)
+            .outerjoin(Subject, Subject.id == Cell.subject_id)
+            .where(Cell.id.in_(cells))
+        )
+    }
+    return [
+        QueueEntry(
+            cell_id=number,
+            sha256=found[number][0].sha256,
+            subject=found[number][1],
+            part=part,
+            source_label=found[number][0].source_label,
+            current_label=found[number][0].source_label,
+            predicted="",
+            probability=0.0,
+            probabilities={},
+            score=0.5,
+            reason="chosen by hand",
+        )
+        for number in cells
+    ]
 
 
 def finished_run(

@@ -15,7 +15,7 @@ import db
 from allreview.errors import UserError
 from allreview.labels import in_force
 from allreview.review.annotations import append, require_reviewer
-from allreview.review.events import last_events, slices
+from allreview.review.events import StaleView, event_of, last_events, slices
 from db.tables import Annotation
 
 TAKES_BACK = ("undo", "revert")
@@ -51,13 +51,22 @@ def undo_batch(engine: sa.Engine, *, batch: str, reviewer_id: int) -> str:
         return _as_batch(session, targets, "undo", reviewer_id)
 
 
-def redo(engine: sa.Engine, *, annotation_id: int, reviewer_id: int, session_id: int | None = None) -> int:
+def redo(
+    engine: sa.Engine,
+    *,
+    annotation_id: int,
+    reviewer_id: int,
+    session_id: int | None = None,
+    seen: int | None = None,
+) -> int:
     """Let an answer of the reviewer's own that was taken back stand again; returns the new event's id.
 
     Args:
         annotation_id: the answer that was taken back.
+        seen: the cell's last event the reviewer knows of; None where what others said is hidden from them.
 
     Raises:
+        StaleView: there is a newer event than `seen`; nothing was written.
         UserError: no such answer, somebody else's, one that stands, or one that was brought back already.
     """
     with db.writing(engine) as session:
@@ -65,6 +74,9 @@ def redo(engine: sa.Engine, *, annotation_id: int, reviewer_id: int, session_id:
         target = _answer(session, annotation_id)
         if not _is_own(session, target, reviewer_id):
             raise UserError("Only your own decisions can be brought back here.")
+        last = last_events(session, [target.cell_id], lock=True)[target.cell_id]
+        if seen is not None and last.id != seen:
+            raise StaleView(event_of(session, last), target.label or "")
         return _bring_back(session, [target], reviewer_id, session_id=session_id)[0].id
 
 
@@ -108,6 +120,8 @@ def revert_session(engine: sa.Engine, *, session_id: int, reviewer_id: int, reas
 
 def restore(engine: sa.Engine, *, batch: str, reviewer_id: int) -> str:
     """Bring back what a batch of undo or revert events took back, whoever did; returns the new events' batch.
+
+    Cells that got another answer since keep it.
 
     Raises:
         UserError: no such batch, or nothing of it is left to bring back.
