@@ -76,7 +76,21 @@ def missing(settings: Settings, run_id: int, method: str, shas: Iterable[str]) -
 
 
 def overlay(image: Image.Image, heatmap: Heatmap, *, crop: int | None, opacity: float) -> Image.Image:
-    """The cell with its heat map drawn over it.
+    """The cell with its heat map drawn over it; see `heat_layer`.
+
+    Args:
+        opacity: 0 leaves the cell as it is, 1 hides it where heat is highest.
+    """
+    result = image.convert("RGB").copy()
+    layer = heat_layer(image, heatmap, crop=crop)
+    share = float(np.clip(opacity, 0, 1))
+    mask = layer.getchannel("A").point(lambda level: round(level * share))
+    result.paste(layer.convert("RGB"), None, mask)
+    return result
+
+
+def heat_layer(image: Image.Image, heatmap: Heatmap, *, crop: int | None) -> Image.Image:
+    """The heat map as a transparent picture, RGBA, to be laid over the cell.
 
     Heat is the more opaque the higher it is, so that cold regions leave the cell visible, and the black
     background stays black. Since heat on the background is not shown, the rest is stretched to the hottest
@@ -86,20 +100,19 @@ def overlay(image: Image.Image, heatmap: Heatmap, *, crop: int | None, opacity: 
         image: RGB, as it lies in the source file.
         heatmap: float [s, s] in 0..1, over what the network saw (`cells.decoding.cell_pixels`).
         crop: the recipe's centre crop in source pixels, None where the network saw everything.
-        opacity: 0 leaves the cell as it is, 1 hides it where heat is highest.
     """
     image = image.convert("RGB")
+    result = Image.new("RGBA", image.size)
     box = _cell_box(image)
-    result = image.copy()
     if box is None:
         return result
-    cell = image.crop(box)
-    inside = foreground(cell)
+    inside = foreground(image.crop(box))
     heat = _stretched(_part(source_heat(heatmap, image.size, crop), box), inside)
-    alpha = float(np.clip(opacity, 0, 1)) * _visibility(heat) * _soft(inside)
     levels = Image.fromarray(np.rint(heat * 255).astype(np.uint8))
     levels.putpalette(_palette())
-    result.paste(levels.convert("RGB"), box, Image.fromarray(np.rint(alpha * 255).astype(np.uint8)))
+    layer = levels.convert("RGB")
+    layer.putalpha(Image.fromarray(np.rint(_visibility(heat) * _soft(inside) * 255).astype(np.uint8)))
+    result.paste(layer, box)
     return result
 
 
@@ -134,7 +147,7 @@ def source_heat(heatmap: Heatmap, size: tuple[int, int], crop: int | None) -> He
 
 def picture(image: Image.Image, max_side: int) -> bytes:
     """The image as lossless PNG bytes, made smaller where a side is longer than `max_side` pixels."""
-    image = image.convert("RGB")
+    image = image if image.mode == "RGBA" else image.convert("RGB")
     if max(image.size) > max_side:
         image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

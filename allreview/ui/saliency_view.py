@@ -1,142 +1,185 @@
-"""The cell and its saliency side by side, drawn from heat maps the worker made ahead of the reviewer."""
+"""What the viewer is given of a cell: its picture, and its heat maps, which the worker makes ahead of the reviewer."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import sqlalchemy as sa
 import streamlit as st
 from PIL import Image
 
 import db
-from allreview.cells.decoding import read_rgb
-from allreview.cells.thumbnails import placeholder
+from allreview.cells.decoding import decode_rgb, read_bytes
 from allreview.errors import UserError
 from allreview.review import overlays
 from allreview.review.sittings import DeskCell
 from allreview.training import jobs, runs
 from allreview.ui import context
-from allreview.ui.errors import guarded
+from allreview.ui.desk_help import METHOD_KEYS
+from allreview.ui.viewer import METHODS_BOX, STANDARD_ZOOM, Heat, Shown, data_uri
 from allreview.wording import percent
+from db.tables import Cell
 
 AHEAD = 16
 """So many cells of the queue are explained ahead; more are asked for when half of them are left."""
-_SIDE = 640
-MAGNIFIED = 1.5
-MAGNIFICATIONS = {1.0: "1 ×", 1.5: "1.5 ×", 2.0: "2 ×"}
-_METHOD_KEY = "saliency_method"
-_OPACITY_KEY = "saliency_opacity"
+MOST = 3
+"""Methods side by side."""
+_PREFETCHED = 2
+_GREATEST_SIDE = 2000
+_CHOICE = "saliency"
+_DEFAULT = ("gradcam_plus_plus",)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the reviewer wants to see over the cell."""
+class _Picture:
+    """A cell as the viewer draws it, or the sentence that says why it cannot be drawn."""
 
-    method: str
-    opacity: float
-
-
-def magnification() -> float:
-    """How much larger than life the cell is drawn, kept from cell to cell."""
-    chosen = st.segmented_control(
-        "Magnification",
-        list(MAGNIFICATIONS),
-        format_func=MAGNIFICATIONS.__getitem__,
-        default=MAGNIFIED,
-        required=True,
-        key="magnification",
-        persist_state="session",
-        width="stretch",
-        help="The same for every cell, so that sizes can be compared. A cell that would not fit is shown at 1 ×.",
-    )
-    return chosen
+    uri: str | None
+    width: int = 450
+    height: int = 450
+    zoom: float = 1.0
+    problem: str = ""
 
 
-def choose() -> Shown:
-    """Method and opacity, kept from cell to cell."""
-    method = st.selectbox(
-        "Saliency",
-        list(overlays.METHODS),
-        index=list(overlays.METHODS).index("gradcam_plus_plus"),
-        format_func=overlays.METHODS.__getitem__,
-        key=_METHOD_KEY,
-        persist_state="session",
-        help="Where the model looked to reach its answer. It shows what mattered to the model only.",
-    )
-    opacity = st.slider("Opacity", 0, 100, 60, 5, key=_OPACITY_KEY, persist_state="session", format="%d %%")
-    return Shown(method, opacity / 100)
+def chosen_methods() -> list[str]:
+    """The methods that are shown, before their buttons are drawn; kept in the URL."""
+    if _CHOICE not in st.session_state:
+        asked = st.query_params.get(_CHOICE)
+        named = asked.split(",") if asked is not None else _DEFAULT
+        st.session_state[_CHOICE] = [name for name in named if name in overlays.METHODS][:MOST]
+    return st.session_state[_CHOICE]
 
 
-def cell_picture(cell: DeskCell, factor: float) -> None:
-    """The cell as it was imported; a grey square and a sentence where its file cannot be read."""
-    try:
-        st.image(_picture(cell.path, cell.sha256, factor), width="stretch")
-    except UserError as error:
-        st.image(placeholder(), width="stretch")
-        st.caption(str(error))
-
-
-def nothing(sentence: str) -> None:
-    """An empty pane of the same shape, so that nothing jumps."""
-    st.image(_dark(), width="stretch", caption=sentence)
-
-
-def pane(run_id: int, cells: list[DeskCell], shown: Shown, factor: float) -> None:
-    """The overlay of the first cell; while its heat map is being made, looks again every half second."""
-    cell = cells[0]
-    ready = not _missing(run_id, shown.method, cells[:1])
-    waiting = None if ready else 0.5
-    st.fragment(_pane, run_every=waiting, key=f"saliency-{run_id}-{cell.cell_id}-{shown.method}-{ready}")(
-        run_id, cells, shown, factor, ready
-    )
-
-
-def _pane(run_id: int, cells: list[DeskCell], shown: Shown, factor: float, was_ready: bool) -> None:
-    with guarded():
-        cell = cells[0]
-        _ask_ahead(run_id, shown.method, cells)
-        settings = context.settings()
-        heatmap = overlays.load_heatmap(settings, run_id, shown.method, cell.sha256)
-        if heatmap is None:
-            nothing("Preparing the saliency of this cell…")
-            return
-        try:
-            image = _image(cell.path, settings.max_pixels)
-        except UserError:
-            nothing("The image of this cell cannot be read.")
-            return
-        crop = _crop(run_id)
-        drawn = overlays.overlay(image, heatmap, crop=crop, opacity=shown.opacity)
-        on_cell = overlays.share_on_cell(image, heatmap, crop=crop)
-        st.image(
-            overlays.picture(drawn.crop(overlays.view_box(image, factor)), _SIDE),
-            width="stretch",
-            caption=f"{percent(on_cell)} of the heat lies on the cell",
+def choose_methods() -> None:
+    """A button for every method, with its key."""
+    keys = dict(zip(overlays.METHODS, METHOD_KEYS, strict=False))
+    with st.container(key=METHODS_BOX):
+        st.pills(
+            "Saliency",
+            list(overlays.METHODS),
+            selection_mode="multi",
+            format_func=lambda method: f"{overlays.METHODS[method]} :gray[{keys[method]}]",
+            key=_CHOICE,
+            persist_state="session",
+            on_change=_remember_methods,
+            help="Where the model looked to reach its answer. It shows what mattered to the model only. "
+            f"At most {MOST} side by side.",
         )
-        if not was_ready:
-            st.rerun(scope="app")
 
 
-def _ask_ahead(run_id: int, method: str, cells: list[DeskCell]) -> None:
+def _remember_methods() -> None:
+    chosen = st.session_state[_CHOICE] = st.session_state[_CHOICE][-MOST:]
+    st.query_params[_CHOICE] = ",".join(chosen)
+
+
+def shown(turn: int, cell: DeskCell, dataset_id: int, run_id: int | None, methods: Sequence[str]) -> Shown:
+    """Everything the viewer draws of the cell. Of a cell whose prediction is hidden there is no heat."""
+    picture = _picture(cell.path, cell.sha256)
+    empty, heat = "", ()
+    if not cell.shows("prediction"):
+        empty = "Saliency is hidden: this cell is read blind."
+    elif run_id is None:
+        empty = "This queue belongs to no run, so there is no saliency."
+    elif not methods:
+        empty = ""
+    else:
+        heat = tuple(_heat(cell, run_id, method) for method in methods)
+    return Shown(
+        turn=turn,
+        picture=picture.uri,
+        width=picture.width,
+        height=picture.height,
+        reference=max(_reference(dataset_id), 1),
+        standard_zoom=picture.zoom,
+        note=picture.problem,
+        empty=empty,
+        heat=heat,
+    )
+
+
+def waiting(cell: DeskCell, run_id: int | None, methods: Sequence[str]) -> bool:
+    """Whether a heat map of this cell is still being made."""
+    if run_id is None or not cell.shows("prediction"):
+        return False
+    return any(overlays.missing(context.settings(), run_id, method, [cell.sha256]) for method in methods)
+
+
+def ask_ahead(run_id: int | None, methods: Sequence[str], cells: Sequence[DeskCell]) -> None:
     """Ask the worker once for what is missing, before the reviewer gets there."""
-    seen = [cell for cell in cells if not cell.blind]
-    missing = _missing(run_id, method, seen)
-    if not missing or (len(missing) < len(seen) / 2 and missing[0] is not seen[0]):
+    seen = [cell for cell in cells if cell.shows("prediction")]
+    if run_id is None or not seen:
         return
-    asked: set[tuple[int, str, int]] = st.session_state.setdefault("saliency-asked", set())
-    new = [cell.cell_id for cell in missing if (run_id, method, cell.cell_id) not in asked]
-    if new:
-        asked.update((run_id, method, cell_id) for cell_id in new)
-        jobs.request_saliency(context.settings(), run_id, method, new)
+    for method in methods:
+        missing = _missing(run_id, method, seen)
+        if not missing or (len(missing) < len(seen) / 2 and missing[0] is not seen[0]):
+            continue
+        asked: set[tuple[int, str, int]] = st.session_state.setdefault("saliency-asked", set())
+        new = [cell.cell_id for cell in missing if (run_id, method, cell.cell_id) not in asked]
+        if new:
+            asked.update((run_id, method, cell_id) for cell_id in new)
+            jobs.request_saliency(context.settings(), run_id, method, new)
 
 
-def _missing(run_id: int, method: str, cells: list[DeskCell]) -> list[DeskCell]:
+def prefetch(run_id: int | None, methods: Sequence[str], cells: Sequence[DeskCell]) -> None:
+    """Prepare the pictures of the next cells, so that a key need not wait for them."""
+    for cell in cells[1 : 1 + _PREFETCHED]:
+        _picture(cell.path, cell.sha256)
+        if run_id is not None and cell.shows("prediction"):
+            for method in methods:
+                _heat(cell, run_id, method)
+
+
+def _heat(cell: DeskCell, run_id: int, method: str) -> Heat:
+    title = overlays.METHODS[method]
+    if overlays.missing(context.settings(), run_id, method, [cell.sha256]):
+        return Heat(title, None, "Preparing the saliency of this cell…")
+    layer, on_cell = _layer(run_id, method, cell.sha256, cell.path, _crop(run_id))
+    if layer is None:
+        return Heat(title, None, "The saliency of this cell cannot be read.")
+    return Heat(title, layer, f"{percent(on_cell)} of the heat lies on the cell")
+
+
+def _missing(run_id: int, method: str, cells: Sequence[DeskCell]) -> list[DeskCell]:
     absent = set(overlays.missing(context.settings(), run_id, method, [cell.sha256 for cell in cells]))
     return [cell for cell in cells if cell.sha256 in absent]
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
-def _picture(path: str, sha256: str, factor: float) -> bytes:
-    image = _image(path, context.settings().max_pixels)
-    return overlays.picture(image.crop(overlays.view_box(image, factor)), _SIDE)
+def _layer(run_id: int, method: str, sha256: str, path: str, crop: int | None) -> tuple[str | None, float]:
+    heatmap = overlays.load_heatmap(context.settings(), run_id, method, sha256)
+    image = _image(path, sha256)
+    if heatmap is None or image is None:
+        return None, 0.0
+    layer = overlays.picture(overlays.heat_layer(image, heatmap, crop=crop), _GREATEST_SIDE)
+    return data_uri(layer), overlays.share_on_cell(image, heatmap, crop=crop)
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _picture(path: str, sha256: str) -> _Picture:
+    image = _image(path, sha256)
+    if image is None:
+        return _Picture(None, problem="The image of this cell is gone, or is not what was imported.")
+    return _Picture(
+        data_uri(overlays.picture(image, _GREATEST_SIDE)), image.width, image.height, _standard_zoom(image)
+    )
+
+
+def _image(path: str, sha256: str) -> Image.Image | None:
+    """The cell as it was imported, or None: never the picture of another cell, nor a name that tells something."""
+    try:
+        data = read_bytes(Path(path))
+        if hashlib.sha256(data).hexdigest() == sha256:
+            return decode_rgb(data, context.settings().max_pixels)
+    except UserError:
+        pass
+    return None
+
+
+def _standard_zoom(image: Image.Image) -> float:
+    """Cells in a black frame are drawn larger, all alike, because size is a sign; one that would not fit is not."""
+    box = overlays.view_box(image, STANDARD_ZOOM)
+    return STANDARD_ZOOM if box != (0, 0, image.width, image.height) else 1.0
 
 
 @st.cache_data(max_entries=1000, show_spinner=False)
@@ -145,10 +188,15 @@ def _crop(run_id: int) -> int | None:
         return runs.get_run(session, run_id, with_epochs=False).recipe.crop
 
 
-@st.cache_data(max_entries=1, show_spinner=False)
-def _dark() -> bytes:
-    return overlays.picture(Image.new("RGB", (450, 450), (24, 24, 28)), _SIDE)
+@st.cache_data(max_entries=100, ttl=600, show_spinner=False)
+def _reference(dataset_id: int) -> int:
+    """The side that fills a pane: the dataset's largest, unless one picture is far larger than the others.
 
-
-def _image(path: str, max_pixels: int) -> Image.Image:
-    return read_rgb(Path(path), max_pixels)
+    The same for all cells, so that sizes can be compared.
+    """
+    query = sa.select(
+        sa.func.max(Cell.width), sa.func.max(Cell.height), sa.func.avg(Cell.width), sa.func.avg(Cell.height)
+    ).where(Cell.dataset_id == dataset_id)
+    with db.reading(context.engine()) as session:
+        width, height, *usual = session.execute(query).one()
+    return round(min(max(width, height), 2 * max(float(value) for value in usual)))
