@@ -7,6 +7,7 @@ Test cells are read blind: unless `Filters.test_predictions` is set, what the ru
 cells is absent from the rows, and from filtering and sorting too, which would give it away.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -33,8 +34,13 @@ __all__ = [
     "count_cells",
     "counts",
     "find_cell",
+    "ids_of_cells",
     "page_of_cells",
+    "rows_of_cells",
 ]
+
+_AT_ONCE = 500
+"""Ids in one query: stores limit how many values a statement may name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +93,25 @@ def page_of_cells(
         .offset((max(page, 1) - 1) * per_page)
     )
     return with_paths(session, session.execute(select).all())
+
+
+def ids_of_cells(session: Session, dataset_id: int, filters: Filters) -> set[int]:
+    """All cells that the filters let through."""
+    query = CellQuery(filters.run_id, test_predictions=filters.test_predictions)
+    where = _conditions(query, dataset_id, filters)
+    return set(session.scalars(sa.select(Cell.id).select_from(query.source).where(*where)))
+
+
+def rows_of_cells(
+    session: Session, cell_ids: Sequence[int], *, run_id: int | None = None, test_predictions: bool = False
+) -> list[CellRow]:
+    """These cells, in the order they are named; one that does not exist is left out."""
+    query = CellQuery(run_id, test_predictions=test_predictions)
+    found: dict[int, CellRow] = {}
+    for start in range(0, len(cell_ids), _AT_ONCE):
+        some = query.rows().where(Cell.id.in_(cell_ids[start : start + _AT_ONCE]))
+        found.update((row.cell_id, row) for row in with_paths(session, session.execute(some).all()))
+    return [found[cell_id] for cell_id in cell_ids if cell_id in found]
 
 
 def _conditions(query: CellQuery, dataset_id: int, filters: Filters) -> list[sa.ColumnElement[bool]]:

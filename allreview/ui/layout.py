@@ -16,6 +16,10 @@ STYLE = """<style>
 .st-key-gallery [data-testid="stGridCell"] { padding: 0.5rem; }
 .st-key-gallery img { aspect-ratio: 1; object-fit: contain; background: #000; }
 .st-key-gallery button { min-height: 1.9rem; padding: 0.1rem; color: #2b6a8f; }
+/* The bar under a selection keeps to the foot of the window: nothing moves under the hand that selects. */
+div:has(> .st-key-bulk-bar) { position: sticky; bottom: 0; z-index: 50; }
+.st-key-bulk-bar { padding: 0.5rem 0.75rem; background: #fff; border: 1px solid #e6e9ed; border-radius: 8px;
+  box-shadow: 0 -2px 8px rgba(47, 58, 69, 0.08); }
 </style>"""
 
 

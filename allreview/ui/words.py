@@ -29,12 +29,16 @@ def inert(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(shown(text).split()))
 
 
+def class_colour(name: str, classes: Sequence[str]) -> str:
+    """Streamlit's name of the class's colour; grey when it is no class (unsure, unusable)."""
+    if name not in classes:
+        return "gray"
+    return _CLASS_COLOURS[list(classes).index(name) % len(_CLASS_COLOURS)]
+
+
 def class_badge(name: str, classes: Sequence[str]) -> str:
-    """The class as a coloured Markdown badge; grey when it is no class (unsure, unusable)."""
-    colour = "gray"
-    if name in classes:
-        colour = _CLASS_COLOURS[list(classes).index(name) % len(_CLASS_COLOURS)]
-    return f":{colour}-badge[{inert(class_title(name))}]"
+    """The class as a coloured Markdown badge."""
+    return f":{class_colour(name, classes)}-badge[{inert(class_title(name))}]"
 
 
 def when(moment: datetime) -> str:

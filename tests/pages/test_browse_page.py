@@ -9,7 +9,8 @@ from streamlit.testing.v1 import AppTest
 
 import db
 from allreview.cells.importing import import_cells
-from allreview.review.annotations import decide, reviewer_named, undo
+from allreview.review.annotations import decide, reviewer_named
+from allreview.review.reverting import undo
 from allreview.settings import current_settings
 from db.tables import Cell, Prediction, Recipe, Run, Snapshot, SnapshotCell, Subject
 

@@ -1,0 +1,66 @@
+"""From what Browse shows to the reading desk: any filter and any selection becomes a worklist."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+import db
+from allreview.cells.browsing import Filters, Sort, count_cells
+from allreview.review import chosen, worklists
+from allreview.review.queues import QueueEntry
+from allreview.ui import context
+from allreview.wording import plural
+from db.tables import Dataset
+
+WORKLIST_KEY = "worklist"
+_ICON = ":material/menu_book:"
+
+
+def read_filter_button(dataset: Dataset, wanted: Filters, sort: Sort, found: int) -> None:
+    """The button that makes a worklist of the cells found, and opens it."""
+    if wanted.test_predictions:
+        with db.reading(context.engine()) as session:
+            found = count_cells(session, dataset.id, chosen.blind(wanted))
+    shown = min(found, chosen.LIMIT)
+    which = f"the first {shown:,} cells" if found > shown else f"these {shown:,} cells"
+    clicked = st.button(
+        "Read this cell" if found == 1 else f"Read {which}",
+        key="read-filter",
+        icon=_ICON,
+        disabled=not found,
+        help=f"Makes a worklist of them, in this order, and opens it on Review. A worklist holds "
+        f"{chosen.LIMIT:,} cells at most; test cells are read blind.",
+    )
+    if clicked:
+        with db.reading(context.engine()) as session:
+            entries = chosen.entries_of_filter(session, dataset.id, wanted, sort)
+        _open(dataset, chosen.name_in_words(wanted), entries, wanted)
+
+
+def read_cells_button(dataset: Dataset, wanted: Filters, cells: Sequence[int]) -> None:
+    """The button that makes a worklist of the selected cells, and opens it."""
+    shown = min(len(cells), chosen.LIMIT)
+    which = f"the first {shown:,}" if len(cells) > shown else "the" if shown == 1 else f"the {shown:,}"
+    if st.button(f"Read {which} selected", key="read-selected", icon=_ICON):
+        with db.reading(context.engine()) as session:
+            entries = chosen.entries_of_cells(session, cells, run_id=wanted.run_id)
+        _open(dataset, f"{plural(len(entries), 'selected cell')}", entries, wanted)
+
+
+def _open(dataset: Dataset, name: str, entries: list[QueueEntry], wanted: Filters) -> None:
+    reviewer = context.current_reviewer()
+    worklist_id = worklists.create(
+        context.engine(),
+        dataset_id=dataset.id,
+        name=name,
+        strategy=chosen.STRATEGY,
+        entries=entries,
+        reviewer_id=reviewer.id if reviewer else None,
+        run_id=wanted.run_id,
+        parts=sorted({entry.part for entry in entries if entry.part}),
+    )
+    kept = {key: st.query_params[key] for key in _KEPT if key in st.query_params}
+    st.switch_page("pages/review.py", query_params=kept | {WORKLIST_KEY: str(worklist_id)})
+
+
+_KEPT = (context.DATASET_KEY, context.REVIEWER_KEY)
