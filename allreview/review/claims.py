@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -62,11 +63,23 @@ def is_fresh(session: Session, sitting: ReviewSession, place: Place) -> bool:
     return found is not None and found.repeat == place.repeat and found.expires_at > now() + LASTS / 2
 
 
-def prune(session: Session, sitting: ReviewSession, worklist: Worklist) -> None:
-    """Give up the sitting's claims on cells that were read or skipped meanwhile."""
-    for place in _held(session, sitting):
-        if not _fits(session, sitting, worklist, place, whoever_holds=True):
-            release(session, sitting.id, place.cell_id)
+def prune(session: Session, sitting: ReviewSession) -> None:
+    """Forget the sitting's claims on cells that were read or skipped meanwhile."""
+    session.execute(_prune(), {"sitting": sitting.id})
+
+
+@cache
+def _prune() -> sa.Delete:
+    answer = aliased(Annotation)
+    answered = sa.exists().where(
+        answer.cell_id == Claim.cell_id,
+        answer.session_id == Claim.session_id,
+        answer.repeat == Claim.repeat,
+        in_force(answer),
+    )
+    return sa.delete(Claim).where(
+        Claim.session_id == sa.bindparam("sitting"), sa.or_(answered, _skipped(Claim.cell_id))
+    )
 
 
 def release(session: Session, sitting_id: int, cell_id: int | None = None) -> None:
@@ -91,79 +104,99 @@ def _held(session: Session, sitting: ReviewSession) -> list[Place]:
     return [Place(cell, repeat) for cell, repeat in session.execute(query)]
 
 
-def _fits(
-    session: Session,
-    sitting: ReviewSession,
-    worklist: Worklist,
-    place: Place,
-    *,
-    whoever_holds: bool = False,
-) -> bool:
-    """Whether a cell that was claimed is still this reviewer's to read; not while another reviewer holds it."""
-    if place.repeat:
-        read = set(
-            session.scalars(
-                _answers(sitting, Annotation.repeat).where(Annotation.cell_id == place.cell_id).distinct()
-            )
-        )
-        return read == {False} and not session.scalar(sa.select(_skipped(sitting, sa.literal(place.cell_id))))
-    here = sa.select(WorklistItem.cell_id).where(
-        WorklistItem.worklist_id == worklist.id, WorklistItem.cell_id == place.cell_id
-    )
-    return session.scalar(here.where(_open(sitting, worklist, whoever_holds=whoever_holds))) is not None
+def _fits(session: Session, sitting: ReviewSession, worklist: Worklist, place: Place) -> bool:
+    """Whether a cell that was claimed is still this reviewer's to read."""
+    values = {"cell": place.cell_id, **_values(sitting, worklist)}
+    if not place.repeat:
+        return session.scalar(_open_cell(), values) is not None
+    read = set(session.scalars(_read_before(), values))
+    return read == {False}
 
 
 def _queued(session: Session, sitting: ReviewSession, worklist: Worklist, count: int) -> Sequence[int]:
-    query = (
+    return session.scalars(_queue(), {"count": count, **_values(sitting, worklist)}).all()
+
+
+def _values(sitting: ReviewSession, worklist: Worklist) -> dict[str, Any]:
+    return {
+        "worklist": worklist.id,
+        "overlap": worklist.overlap,
+        "sitting": sitting.id,
+        "reviewer": sitting.reviewer_id,
+        "moment": now(),
+    }
+
+
+# These statements are asked for at every key. They are put together once: that takes longer than running them.
+
+
+@cache
+def _queue() -> sa.Select[int]:
+    """The cells of a worklist that a reviewer may read now, in their order."""
+    return (
         sa.select(WorklistItem.cell_id)
-        .where(WorklistItem.worklist_id == worklist.id, _open(sitting, worklist))
+        .where(WorklistItem.worklist_id == sa.bindparam("worklist"), _open())
         .order_by(WorklistItem.position)
-        .limit(count)
+        .limit(sa.bindparam("count"))
     )
-    return session.scalars(query).all()
 
 
-def _open(
-    sitting: ReviewSession, worklist: Worklist, *, whoever_holds: bool = False
-) -> sa.ColumnElement[bool]:
-    """True for items of the worklist that this reviewer may read now, or could if nobody else held them."""
+@cache
+def _open_cell() -> sa.Select[int]:
+    """The cell, if the reviewer may read it now."""
+    return sa.select(WorklistItem.cell_id).where(
+        WorklistItem.worklist_id == sa.bindparam("worklist"),
+        WorklistItem.cell_id == sa.bindparam("cell"),
+        _open(),
+    )
+
+
+@cache
+def _read_before() -> sa.Select[bool]:
+    """How the reviewer has read a cell: for the first time, as a repeat; nothing when it is skipped."""
+    skipped = _skipped(sa.bindparam("cell", type_=sa.Integer()))
+    return _answers(Annotation.repeat).where(Annotation.cell_id == sa.bindparam("cell"), ~skipped).distinct()
+
+
+@cache
+def _open() -> sa.ColumnElement[bool]:
+    """True for items of the worklist that the reviewer may read now."""
     cell = WorklistItem.cell_id
+    me, here = sa.bindparam("reviewer"), sa.bindparam("worklist")
     answer, reader = aliased(Annotation), aliased(ReviewSession)
     readings = (
         sa.select(reader.reviewer_id)
         .select_from(answer)
         .join(reader, reader.id == answer.session_id)
-        .where(answer.cell_id == cell, reader.worklist_id == worklist.id, in_force(answer))
+        .where(answer.cell_id == cell, reader.worklist_id == here, in_force(answer))
         .correlate(WorklistItem)
     )
-    mine = readings.where(reader.reviewer_id == sitting.reviewer_id).exists()
+    mine = readings.where(reader.reviewer_id == me).exists()
     others = (
-        readings.where(reader.reviewer_id != sitting.reviewer_id)
+        readings.where(reader.reviewer_id != me)
         .with_only_columns(sa.func.count(reader.reviewer_id.distinct()))
         .scalar_subquery()
     )
-    if whoever_holds:
-        return sa.and_(~mine, ~_skipped(sitting, cell), others < worklist.overlap)
     claimed = (
         sa.select(sa.func.count(ReviewSession.reviewer_id.distinct()))
         .select_from(Claim)
         .join(ReviewSession, ReviewSession.id == Claim.session_id)
         .where(
             Claim.cell_id == cell,
-            Claim.expires_at > now(),
+            Claim.expires_at > sa.bindparam("moment"),
             ~Claim.repeat,
-            ReviewSession.worklist_id == worklist.id,
-            ReviewSession.reviewer_id != sitting.reviewer_id,
+            ReviewSession.worklist_id == here,
+            ReviewSession.reviewer_id != me,
         )
         .correlate(WorklistItem)
         .scalar_subquery()
     )
-    return sa.and_(~mine, ~_skipped(sitting, cell), others + claimed < worklist.overlap)
+    return sa.and_(~mine, ~_skipped(cell), others + claimed < sa.bindparam("overlap"))
 
 
-def _skipped(sitting: ReviewSession, cell: sa.SQLColumnExpression[int]) -> sa.ColumnElement[bool]:
+def _skipped(cell: sa.SQLColumnExpression[int]) -> sa.ColumnElement[bool]:
     return sa.exists().where(
-        SessionSkip.session_id == sitting.id,
+        SessionSkip.session_id == sa.bindparam("sitting"),
         SessionSkip.cell_id == cell,
         SessionSkip.taken_back_at.is_(None),
     )
@@ -175,9 +208,7 @@ def _due(session: Session, sitting: ReviewSession, worklist: Worklist, *, nothin
         return []
     read: list[int] = []
     repeated: set[int] = set()
-    for cell, repeat in session.execute(
-        _answers(sitting, Annotation.cell_id, Annotation.repeat).order_by(Annotation.id)
-    ):
+    for cell, repeat in session.execute(_all_read(), _values(sitting, worklist)):
         if repeat:
             repeated.add(cell)
         elif cell not in read[-1:]:
@@ -197,17 +228,22 @@ def _due(session: Session, sitting: ReviewSession, worklist: Worklist, *, nothin
     return []
 
 
-def _answers(sitting: ReviewSession, *columns: Any) -> sa.Select[*tuple[Any, ...]]:
-    """Columns of the reviewer's answers in force in the sitting's worklist."""
+def _answers(*columns: Any) -> sa.Select[*tuple[Any, ...]]:
+    """Columns of the reviewer's answers in force in the worklist."""
     return (
         sa.select(*columns)
         .join(ReviewSession, ReviewSession.id == Annotation.session_id)
         .where(
-            ReviewSession.worklist_id == sitting.worklist_id,
-            ReviewSession.reviewer_id == sitting.reviewer_id,
+            ReviewSession.worklist_id == sa.bindparam("worklist"),
+            ReviewSession.reviewer_id == sa.bindparam("reviewer"),
             in_force(),
         )
     )
+
+
+@cache
+def _all_read() -> sa.Select[int, bool]:
+    return _answers(Annotation.cell_id, Annotation.repeat).order_by(Annotation.id)
 
 
 def _comes_again(worklist: Worklist, reviewer_id: int, cell_id: int) -> bool:

@@ -7,6 +7,7 @@ nor skipped. Coming back, on this machine or another, leads to the same cell.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -179,37 +180,41 @@ def leave(engine: sa.Engine, sitting_id: int) -> None:
 def progress(session: Session, sitting_id: int) -> Progress:
     """Cells this reviewer read and skipped in the worklist, cells others read, and all."""
     sitting, worklist = _sitting(session, sitting_id)
-    of_worklist = WorklistItem.worklist_id == worklist.id
-    total = session.scalar(sa.select(sa.func.count()).select_from(WorklistItem).where(of_worklist)) or 0
+    values = {"sitting": sitting_id, "worklist": worklist.id, "reviewer": sitting.reviewer_id}
+    decided, skipped = session.execute(_progress(), values).one()
+    total, left = left_for(session, worklist, sitting.reviewer_id)
+    return Progress(decided, skipped, by_others=total - decided - left, total=total)
+
+
+@cache
+def _progress() -> sa.Select[int, int]:
+    """How many cells a reviewer read in a worklist, and skipped in a sitting without reading them since."""
     read = answers().where(
-        ReviewSession.worklist_id == worklist.id, ReviewSession.reviewer_id == sitting.reviewer_id
+        ReviewSession.worklist_id == sa.bindparam("worklist"),
+        ReviewSession.reviewer_id == sa.bindparam("reviewer"),
     )
-    mine = read.with_only_columns(Annotation.cell_id).distinct().subquery()
-    decided = session.scalar(sa.select(sa.func.count()).select_from(mine)) or 0
-    skipped = session.scalar(
-        sa.select(sa.func.count())
-        .select_from(SessionSkip)
-        .where(
-            SessionSkip.session_id == sitting_id,
-            SessionSkip.taken_back_at.is_(None),
-            SessionSkip.cell_id.not_in(sa.select(mine.c.cell_id)),
-        )
+    mine = read.with_only_columns(Annotation.cell_id).distinct()
+    skipped = sa.select(sa.func.count()).where(
+        SessionSkip.session_id == sa.bindparam("sitting"),
+        SessionSkip.taken_back_at.is_(None),
+        SessionSkip.cell_id.not_in(mine),
     )
-    left = left_for(session, worklist, sitting.reviewer_id)
-    return Progress(decided, skipped or 0, by_others=total - decided - left, total=total)
+    return sa.select(
+        sa.select(sa.func.count()).select_from(mine.subquery()).scalar_subquery(), skipped.scalar_subquery()
+    )
 
 
 def upcoming(engine: sa.Engine, sitting_id: int, count: int = 1) -> list[DeskCell]:
     """The cell on the desk, claimed for this sitting, and what probably comes after it; empty when all is read."""
     with db.reading(engine) as session:
         sitting, worklist = _sitting(session, sitting_id)
-        places = claims.next_places(session, sitting, worklist, count)
-        if places and claims.is_fresh(session, sitting, places[0]):
-            return _desk_cells(session, sitting, worklist, places)
+        if session.scalar(sa.select(sa.exists().where(Claim.session_id == sitting_id))):
+            places = claims.next_places(session, sitting, worklist, count)
+            if places and claims.is_fresh(session, sitting, places[0]):
+                return _desk_cells(session, sitting, worklist, places)
     with db.writing(engine) as session:
-        sitting, worklist = _sitting(session, sitting_id)
         claims.take_turns(session, worklist.id)
-        claims.prune(session, sitting, worklist)
+        claims.prune(session, sitting)
         places = claims.next_places(session, sitting, worklist, count)
         if places:
             claims.claim(session, sitting, places[0])
@@ -438,42 +443,55 @@ def _desk_cells(
 ) -> list[DeskCell]:
     wanted = list(places)
     ids = [place.cell_id for place in wanted]
-    first_file = (
-        sa.select(sa.func.min(CellFile.path))
-        .where(CellFile.cell_id == Cell.id)
-        .correlate(Cell)
-        .scalar_subquery()
-    )
-    query = (
-        sa.select(Cell, first_file, Subject.name, WorklistItem, Prediction, Claim)
-        .select_from(Cell)
-        .join(
-            WorklistItem,
-            sa.and_(WorklistItem.cell_id == Cell.id, WorklistItem.worklist_id == worklist.id),
-        )
-        .outerjoin(Subject, Subject.id == Cell.subject_id)
-        .outerjoin(Prediction, sa.and_(Prediction.cell_id == Cell.id, Prediction.run_id == worklist.run_id))
-        .outerjoin(Claim, sa.and_(Claim.cell_id == Cell.id, Claim.session_id == sitting.id))
-        .where(Cell.id.in_(ids))
-    )
-    last = {False: _last_events(session, ids), True: _last_events(session, ids, sitting.reviewer_id)}
+    values = {
+        "cells": ids,
+        "worklist": worklist.id,
+        "run": worklist.run_id,
+        "sitting": sitting.id,
+        "reviewer": sitting.reviewer_id,
+    }
     repeats = {place.cell_id: place.repeat for place in wanted}
     found = {
-        row[0].id: _shown(row, worklist, repeat=repeats[row[0].id], last=last)
-        for row in session.execute(query)
+        row[0].id: _shown(row, worklist, repeat=repeats[row[0].id])
+        for row in session.execute(_desk_query(), values)
     }
     return [found[cell_id] for cell_id in ids]
 
 
-def _shown(
-    row: sa.Row[*tuple[Any, ...]],
-    worklist: Worklist,
-    *,
-    repeat: bool,
-    last: dict[bool, dict[int, int]],
-) -> DeskCell:
+@cache
+def _desk_query() -> sa.Select[*tuple[Any, ...]]:
+    """Cells with all that may be shown of them, put together once."""
+    first_file = sa.select(sa.func.min(CellFile.path)).where(CellFile.cell_id == Cell.id)
+    last = sa.select(sa.func.max(Annotation.id)).where(Annotation.cell_id == Cell.id)
+    own_last = last.where(Annotation.reviewer_id == sa.bindparam("reviewer"))
+    return (
+        sa.select(
+            Cell,
+            first_file.correlate(Cell).scalar_subquery(),
+            Subject.name,
+            WorklistItem,
+            Prediction,
+            Claim,
+            last.correlate(Cell).scalar_subquery(),
+            own_last.correlate(Cell).scalar_subquery(),
+        )
+        .select_from(Cell)
+        .join(
+            WorklistItem,
+            sa.and_(WorklistItem.cell_id == Cell.id, WorklistItem.worklist_id == sa.bindparam("worklist")),
+        )
+        .outerjoin(Subject, Subject.id == Cell.subject_id)
+        .outerjoin(
+            Prediction, sa.and_(Prediction.cell_id == Cell.id, Prediction.run_id == sa.bindparam("run"))
+        )
+        .outerjoin(Claim, sa.and_(Claim.cell_id == Cell.id, Claim.session_id == sa.bindparam("sitting")))
+        .where(Cell.id.in_(sa.bindparam("cells", expanding=True)))
+    )
+
+
+def _shown(row: sa.Row[*tuple[Any, ...]], worklist: Worklist, *, repeat: bool) -> DeskCell:
     """The cell as the reader may see it: what is hidden never leaves this module."""
-    cell, path, subject, item, prediction, claim = row
+    cell, path, subject, item, prediction, claim, last, own_last = row
     hidden = hidden_of(worklist.hidden, item.part, adjudicates=worklist.adjudicates)
     opinion = prediction if "prediction" not in hidden else None
     absent = set() if prediction else {"prediction"}
@@ -489,7 +507,7 @@ def _shown(
         predicted=opinion.label if opinion else None,
         probability=opinion.probability if opinion else None,
         reason=item.reason if shows_reason(hidden) else "",
-        last_event_id=last["others" in hidden].get(cell.id),
+        last_event_id=own_last if "others" in hidden else last,
         control=item.control,
         repeat=repeat,
         hidden=hidden,
@@ -497,17 +515,6 @@ def _shown(
         draft_comment=claim.comment if claim else None,
         visible=tuple(what for what in HIDEABLE if what not in hidden and what not in absent),
     )
-
-
-def _last_events(session: Session, cells: list[int], reviewer_id: int | None = None) -> dict[int, int]:
-    query = (
-        sa.select(Annotation.cell_id, sa.func.max(Annotation.id))
-        .where(Annotation.cell_id.in_(cells))
-        .group_by(Annotation.cell_id)
-    )
-    if reviewer_id is not None:
-        query = query.where(Annotation.reviewer_id == reviewer_id)
-    return {cell: event for cell, event in session.execute(query)}  # noqa: C416 - a Result is no mapping
 
 
 def _sitting(session: Session, sitting_id: int) -> tuple[ReviewSession, Worklist]:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -142,7 +143,7 @@ def join_or_create(
             .where(Worklist.key == key, Worklist.closed_at.is_(None))
             .order_by(Worklist.id.desc())
         ):
-            if left_for(session, found, reviewer_id):
+            if left_for(session, found, reviewer_id)[1]:
                 return found.id
         run = session.get(Run, run_id)
         if run is None:
@@ -244,21 +245,27 @@ def close_if_read(session: Session, worklist: Worklist) -> None:
         worklist.closed_at = now()
 
 
-def left_for(session: Session, worklist: Worklist, reviewer_id: int) -> int:
-    """How many cells of the worklist the reviewer could still read, repeats and claims apart."""
-    total = session.scalar(
-        sa.select(sa.func.count()).select_from(WorklistItem).where(WorklistItem.worklist_id == worklist.id)
-    )
-    read = answers().where(ReviewSession.worklist_id == worklist.id).distinct().subquery()
-    mine = sa.func.max(sa.case((read.c.reader == reviewer_id, 1), else_=0))
-    per_cell = (
+def left_for(session: Session, worklist: Worklist, reviewer_id: int) -> tuple[int, int]:
+    """The worklist's cells, and how many of them the reviewer could still read; repeats and claims apart."""
+    values = {"worklist": worklist.id, "overlap": worklist.overlap, "reviewer": reviewer_id}
+    total, over = session.execute(_cells_and_over(), values).one()
+    return total, total - over
+
+
+@cache
+def _cells_and_over() -> sa.Select[int, int]:
+    """How many cells a worklist has, and how many of them need no reading by a reviewer any more."""
+    total = sa.select(sa.func.count()).where(WorklistItem.worklist_id == sa.bindparam("worklist"))
+    read = answers().where(ReviewSession.worklist_id == sa.bindparam("worklist")).distinct().subquery()
+    mine = sa.func.max(sa.case((read.c.reader == sa.bindparam("reviewer"), 1), else_=0))
+    over = (
         sa.select(read.c.cell_id)
         .group_by(read.c.cell_id)
-        .having(sa.or_(mine == 1, sa.func.count() >= worklist.overlap))
-        .subquery()
+        .having(sa.or_(mine == 1, sa.func.count() >= sa.bindparam("overlap")))
     )
-    over = session.scalar(sa.select(sa.func.count()).select_from(per_cell))
-    return (total or 0) - (over or 0)
+    return sa.select(
+        total.scalar_subquery(), sa.select(sa.func.count()).select_from(over.subquery()).scalar_subquery()
+    )
 
 
 def _add(
