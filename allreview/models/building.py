@@ -104,6 +104,12 @@ def head_of(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, x, name="head")
 
 
+def features_network(model: keras.Model) -> keras.Model:
+    """The flat model up to its head: what it takes, to the joined pooled vectors [n, features]."""
+    joined: Any = model.get_layer(HEAD_LAYERS[0]).input
+    return keras.Model(model.input, joined, name="features")
+
+
 def temper(model: keras.Model, temperature: float) -> keras.Model:
     """Divide the logits by `temperature` for good, by dividing the last layer's kernel and bias.
 

@@ -103,19 +103,28 @@ def out_of_fold(settings: Settings, run_id: int) -> OutOfFold | None:
 
 def neighbours(settings: Settings, run_id: int) -> Neighbours | None:
     """The run's neighbours; None where there are none."""
-    found = _load(
-        settings.run_folder(run_id) / NEIGHBOURS, ("positions", "similarities", "typicality", "plane")
-    )
-    return None if found is None else Neighbours(**found)
+    return read_neighbours(settings.run_folder(run_id) / NEIGHBOURS)
 
 
 def cell_map(settings: Settings, run_id: int) -> CellMap | None:
     """The run's map; while it is not made yet the plane of its features, None where there is neither."""
-    found = _load(settings.run_folder(run_id) / MAP, ("points",))
+    found = read_map(settings.run_folder(run_id) / MAP)
     if found is not None:
-        return CellMap(**found)
+        return found
     near = neighbours(settings, run_id)
     return None if near is None else CellMap(near.sha256, near.plane)
+
+
+def read_neighbours(path: Path) -> Neighbours | None:
+    """A stored file of neighbours; None when it is missing or cannot be read whole."""
+    found = _load(path, ("positions", "similarities", "typicality", "plane"))
+    return None if found is None else Neighbours(**found)
+
+
+def read_map(path: Path) -> CellMap | None:
+    """A stored map; None when it is missing or cannot be read whole."""
+    found = _load(path, ("points",))
+    return None if found is None else CellMap(**found)
 
 
 def map_points(session: Session, settings: Settings, run_id: int) -> MapPoints:

@@ -206,18 +206,25 @@ def _build_backbone(name: BackboneName, size: int, weights: Path, weights_hash: 
     return FrozenBackbone(name, size, weights, weights_hash)
 
 
-def _open_folder(recipe: Recipe, backbone: FrozenBackbone, settings: Settings, view: View) -> Path:
-    key = {
+def feature_key(
+    recipe: Recipe, name: BackboneName, weights_hash: str, view: View = ORIGINAL
+) -> dict[str, Any]:
+    """What the features of one of the recipe's backbones depend on besides the cell."""
+    return {
         "format": FORMAT,
-        "backbone": backbone.name,
-        "weights_sha256": backbone.weights_hash,
+        "backbone": name,
+        "weights_sha256": weights_hash,
         "image_size": recipe.image_size,
         "crop": recipe.crop,
-        "preprocessing": backbone_named(backbone.name).preprocessing,
+        "preprocessing": backbone_named(name).preprocessing,
         "pooling": "max",
         "precision": "float32",
         "view": view.key(recipe),
     }
+
+
+def _open_folder(recipe: Recipe, backbone: FrozenBackbone, settings: Settings, view: View) -> Path:
+    key = feature_key(recipe, backbone.name, backbone.weights_hash, view)
     text = json.dumps(key, sort_keys=True, indent=2)
     folder = settings.features / hashlib.sha256(text.encode()).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ STAGES = {
     "members": "Waiting for its members",
     "evaluate": "Evaluating",
     "keep": "Writing figures and model card",
+    "rank": "Finding doubtful labels and neighbours",
     "explain": "Preparing saliency",
 }
 """What a run does, in words, in the order it does it."""

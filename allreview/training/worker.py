@@ -114,7 +114,7 @@ def _start_afresh_if_grown() -> None:
 
 @DBOS.workflow(name=TRAIN)
 def train(run_id: int) -> None:
-    """One run, from features, or from the members of an average, to saliency."""
+    """One run, from features, or from the members of an average, to saliency; its map when it is over already."""
     _touch()
     _start_afresh_if_grown()
     kind = begin(run_id)
@@ -123,7 +123,7 @@ def train(run_id: int) -> None:
     first = (average_step,) if kind == "average" else (features_step, fit_step)
     state, message = "finished", None
     try:
-        for step in (*first, evaluate_step, keep_step, explain_step):
+        for step in (*first, evaluate_step, keep_step, rank_step, explain_step):
             step(run_id)
     except Exception as error:
         state, message = _verdict(error)
@@ -132,6 +132,8 @@ def train(run_id: int) -> None:
     if state == "stopped":
         keep_stopped_step(run_id)
     conclude(run_id, state, message)
+    if state == "finished":
+        map_step(run_id)
     _touch()
 
 
@@ -214,6 +216,30 @@ def keep_stopped_step(run_id: int) -> None:
         keeping.keep(_engine(), current_settings(), run_id, state="stopped")
     except Exception as error:
         log.error("the folder of run %s is not complete", run_id, exc_info=error)
+
+
+@DBOS.step()
+def rank_step(run_id: int) -> None:
+    """What helps a reviewer find mistakes. The run is as good without it."""
+    from allreview.training import ranking
+
+    try:
+        ranking.rank(_engine(), current_settings(), run_id)
+    except StopRequested:
+        raise
+    except Exception as error:
+        log.error("the cells of run %s are not ranked", run_id, exc_info=error)
+
+
+@DBOS.step()
+def map_step(run_id: int) -> None:
+    """The map comes when the run is over: its libraries alone take many seconds to load."""
+    from allreview.training import ranking
+
+    try:
+        ranking.draw_map(current_settings(), run_id)
+    except Exception as error:
+        log.error("the map of run %s is not drawn", run_id, exc_info=error)
 
 
 @DBOS.step()

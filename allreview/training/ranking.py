@@ -1,0 +1,249 @@
+"""What helps a reviewer find mistakes in a run's cells: a second opinion on labels, neighbours, a map.
+
+The second opinion comes from frozen ImageNet features, which no label ever entered, by quick classifiers that each
+leave out whole leak groups. So no cell is judged by what was learned of its own label, nor of its subject. Where
+nothing is pretrained there is none.
+
+Neighbours and map come from what the run's own network sees: the frozen features, or the features at the head of a
+network that was trained. They depend on the features and the set of cells alone, not on labels, and are kept under
+`features/neighbourhoods/`, so that a retrain on the same cells finds them there.
+"""
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+import db
+from allreview.models.building import features_network
+from allreview.models.pretrained import file_hash
+from allreview.models.saving import TrainedModel, load_model
+from allreview.recipe import Recipe
+from allreview.review import rankings
+from allreview.review.rankings import CellMap, Neighbours, OutOfFold
+from allreview.settings import Settings
+from allreview.training.features import decoded, feature_key
+from allreview.training.pipeline import cell_images, features_of, load, weights_of
+from allreview.training.progress import RunProgress
+from allreview.training.runs import RunRow
+from allreview.training.snapshots import SnapshotLine
+from db.tables import Run
+
+FOLDS = 5
+NEIGHBOURS = 15
+"""Kept of each cell: what its map needs."""
+_TYPICAL_OF = 10  # neighbours that say how typical a cell is, as cleanlab counts them
+_FORMAT = 1
+_SEED = 0
+_ALONE = {"partner": None, "combine": "concatenate"}
+
+
+def rank(engine: sa.Engine, settings: Settings, run_id: int) -> None:
+    """Store the run's out-of-fold probabilities and neighbours.
+
+    Raises:
+        StopRequested: somebody pressed Stop.
+        UserError: a cell cannot be read any more.
+    """
+    run, cells = load(engine, run_id)
+    progress = RunProgress(engine, run_id)
+    progress.stage("rank")
+    folder, hashes = settings.run_folder(run_id), [cell.sha256 for cell in cells]
+    frozen: list[np.ndarray] = []
+    if run.recipe.weights == "imagenet":
+        frozen = _frozen_features(run.recipe, cells, settings, progress)
+        probabilities = out_of_fold(np.concatenate(frozen, axis=1), cells, run.classes, progress)
+        if probabilities is not None:
+            rankings.save(folder / rankings.OUT_OF_FOLD, OutOfFold(hashes, run.classes, probabilities))
+    progress.check()
+    kept = _kept(settings, [*_feature_keys(engine, settings, run), hashes], rankings.NEIGHBOURS)
+    near = rankings.read_neighbours(kept)
+    if near is None:
+        trained = run.recipe.mode == "finetune"
+        seen = _network_features(engine, settings, run, cells, progress) if trained else frozen
+        near = neighbours_of(seen, hashes)
+        rankings.save(kept, near)
+    rankings.save(folder / rankings.NEIGHBOURS, near)
+
+
+def draw_map(settings: Settings, run_id: int) -> None:
+    """Store the run's map, from its neighbours; does nothing where it has none.
+
+    A map that was drawn of the same neighbours is taken as it is, and nothing is imported for it.
+    """
+    near = rankings.neighbours(settings, run_id)
+    if near is None:
+        return
+    content = [
+        hashlib.sha256(near.positions.tobytes() + near.similarities.tobytes()).hexdigest(),
+        near.sha256,
+    ]
+    kept = _kept(settings, content, rankings.MAP)
+    drawn = rankings.read_map(kept)
+    if drawn is None:
+        drawn = CellMap(near.sha256, map_of(near))
+        rankings.save(kept, drawn)
+    rankings.save(settings.run_folder(run_id) / rankings.MAP, drawn)
+
+
+def out_of_fold(
+    features: np.ndarray, cells: Sequence[SnapshotLine], classes: Sequence[str], progress: RunProgress
+) -> NDArray[np.float32] | None:
+    """Probabilities [n, classes] of all cells, each by a classifier fitted without the cell's leak group.
+
+    Cells that are unsure or unusable are predicted, not fitted on. Folds depend on source labels and leak groups, so
+    relabelling moves no cell between them. NaN where a classifier knew no cell of the class; None where all cells
+    are of one leak group.
+    """
+    groups, labels = np.array([cell.group for cell in cells]), np.array([cell.label for cell in cells])
+    folds = _folds(groups, np.array([cell.source_label for cell in cells]))
+    if folds is None:
+        return None
+    found = np.full((len(cells), len(classes)), np.nan, dtype=np.float32)
+    usable = np.isin(labels, classes)
+    for fold in range(folds.max() + 1):
+        progress.check()
+        left_out, fitted = folds == fold, (folds != fold) & usable
+        known = sorted(set(labels[fitted]))
+        if left_out.any() and len(known) > 1:
+            model = _classifier(int(fitted.sum())).fit(features[fitted], labels[fitted])
+            columns = [list(classes).index(name) for name in model.classes_]
+            found[np.ix_(left_out, columns)] = model.predict_proba(features[left_out])
+        progress.on_batch(fold + 1, int(folds.max()) + 1, 0.0, 0.0)
+    return found
+
+
+def _folds(groups: np.ndarray, labels: np.ndarray) -> NDArray[np.int64] | None:
+    """The number of each cell's fold: whole leak groups, the classes as balanced as they allow."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    most = min(FOLDS, len(set(groups)), max(np.unique(labels, return_counts=True)[1]))
+    if most < 2:
+        return None
+    folds = np.zeros(len(groups), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes with fewer cells than folds
+        for number, (_, left_out) in enumerate(StratifiedGroupKFold(most).split(folds, labels, groups)):
+            folds[left_out] = number
+    return folds
+
+
+def _classifier(n: int) -> Any:
+    """Logistic regression on standardised features, fitted on n cells; its L2 penalty weighs as much as the mean
+    loss. On C-NMC it is as good as any weight from a tenth to ten times that, and as support vectors on principal
+    components, which take ten times as long."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=1 / n, class_weight="balanced", max_iter=300))
+
+
+def neighbours_of(blocks: Sequence[np.ndarray], hashes: list[str]) -> Neighbours:
+    """The cells most like each cell by the cosine of their features, and how typical each is.
+
+    `blocks` are features [n, d], one of each network; each network counts the same. Typicality is
+    exp(-d / median d), d being the mean cosine distance to a cell's ten nearest neighbours: Kuan and Mueller, Back
+    to the Basics: Revisiting Out-of-Distribution Detection Baselines, 2022, as in cleanlab.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import NearestNeighbors
+    from sklearn.preprocessing import normalize
+
+    joined: Any = normalize(np.concatenate([normalize(block) for block in blocks], axis=1))
+    search: Any = NearestNeighbors(metric="cosine", algorithm="brute").fit(joined)
+    distances, positions = search.kneighbors(n_neighbors=min(NEIGHBOURS, len(joined) - 1))
+    nearest = distances[:, :_TYPICAL_OF].mean(axis=1)
+    usual = max(float(np.median(nearest)), 100 * float(np.finfo(np.float32).eps))
+    return Neighbours(
+        sha256=hashes,
+        positions=positions.astype(np.int32),
+        similarities=(1 - distances).astype(np.float32),
+        typicality=np.exp(-nearest / usual).astype(np.float32),
+        plane=PCA(2, svd_solver="randomized", random_state=_SEED).fit_transform(joined).astype(np.float32),
+    )
+
+
+def map_of(near: Neighbours) -> NDArray[np.float32]:
+    """Where each cell lies, [n, 2]: UMAP from the neighbours, begun at the plane of the features.
+
+    It needs no features, nor a search for neighbours, which UMAP takes a minute for. A handful of cells lies as on
+    the plane.
+    """
+    count, k = near.positions.shape
+    if k < NEIGHBOURS:
+        return near.plane
+    own = np.arange(count, dtype=np.int32)[:, None]
+    positions = np.hstack([own, near.positions])
+    distances = np.hstack([np.zeros_like(own, dtype=np.float32), 1 - near.similarities])
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # that it won't place new cells, and uses one thread for the seed's sake
+        import umap
+
+        drawn = umap.UMAP(
+            n_neighbors=k + 1,
+            random_state=_SEED,
+            init=near.plane,  # type: ignore[arg-type] - UMAP takes an array
+            precomputed_knn=(positions, distances),  # type: ignore[arg-type]
+        ).fit_transform(near.plane)
+    return np.asarray(drawn, dtype=np.float32)
+
+
+def _frozen_features(
+    recipe: Recipe, cells: list[SnapshotLine], settings: Settings, progress: RunProgress
+) -> list[np.ndarray]:
+    """What each of the recipe's backbones sees as it came, from the cache where it is there."""
+    alone = [recipe.model_copy(update={**_ALONE, "backbone": name}) for name in recipe.backbones]
+    return [features_of(one, cells, settings, progress, report=progress.on_images) for one in alone]
+
+
+def _network_features(
+    engine: sa.Engine, settings: Settings, run: RunRow, cells: list[SnapshotLine], progress: RunProgress
+) -> list[np.ndarray]:
+    """What the run's trained network, or each member's, gives to its head."""
+    return [
+        _at_the_head(load_model(settings.run_folder(run_id)), cells, settings, progress)
+        for run_id in run.members or [run.id]
+    ]
+
+
+def _at_the_head(
+    trained: TrainedModel, cells: list[SnapshotLine], settings: Settings, progress: RunProgress
+) -> np.ndarray:
+    import tensorflow as tf
+
+    network = features_network(trained.model)
+    forward: Any = tf.function(lambda batch: network(batch, training=False), reduce_retracing=True)
+    found: list[np.ndarray] = []
+    started, done = time.perf_counter(), 0
+    for batch, pixels in decoded(cell_images(cells), trained.recipe, settings.max_pixels):
+        progress.check()
+        found.append(forward(tf.constant(trained.inputs(pixels))).numpy())
+        done += len(batch)
+        progress.on_images(done, len(cells), done / (time.perf_counter() - started))
+    return np.concatenate(found)
+
+
+def _feature_keys(engine: sa.Engine, settings: Settings, run: RunRow) -> list[Any]:
+    """What the features of neighbours depend on besides the cells."""
+    if run.recipe.mode == "features":
+        weights = weights_of(run.recipe, settings)
+        return [feature_key(run.recipe, name, file_hash(weights[name])) for name in run.recipe.backbones]
+    with db.reading(engine) as session:
+        query = sa.select(Run.model_hash).where(Run.id.in_(run.members or [run.id])).order_by(Run.id)
+        return list(session.scalars(query))
+
+
+def _kept(settings: Settings, content: list[Any], name: str) -> Path:
+    """Where what follows from `content` is kept for other runs."""
+    text = json.dumps([_FORMAT, *content], sort_keys=True)
+    return settings.features / "neighbourhoods" / f"{hashlib.sha256(text.encode()).hexdigest()}-{name}"
