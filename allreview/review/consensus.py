@@ -15,9 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from allreview.labels import NOT_CLASSES
+from allreview.review import rankings
 from allreview.review.events import slices
 from allreview.review.readings import Reading, by_cell, own_answers
-from db.tables import Prediction, Run, SnapshotCell
+from allreview.settings import Settings
+from db.tables import Cell, Prediction, Run, SnapshotCell
 
 FEWEST_CELLS = 5
 """Fewer cells read twice say nothing of how good readers are."""
@@ -92,9 +94,44 @@ def consensus_of(
 
 
 def held_out_probabilities(
-    session: Session, run_id: int, cell_ids: Sequence[int]
+    session: Session, settings: Settings, *, dataset_id: int, run_id: int | None, cell_ids: Sequence[int]
 ) -> dict[int, dict[str, float]]:
-    """What a run says of those of the cells that it was not trained on."""
+    """What models say of those of the cells that they were not trained on.
+
+    First the run's quick classifiers, none of which saw the cell's leak group; of cells that these do not know, what
+    the run's own model says of its validation and test cells.
+
+    Args:
+        run_id: whose; the newest finished run of the dataset when None.
+    """
+    if run_id is None:
+        run_id = session.scalar(
+            sa.select(sa.func.max(Run.id)).where(Run.dataset_id == dataset_id, Run.state == "finished")
+        )
+    if run_id is None:
+        return {}
+    return _of_model(session, run_id, cell_ids) | _out_of_fold(session, settings, run_id, cell_ids)
+
+
+def _out_of_fold(
+    session: Session, settings: Settings, run_id: int, cell_ids: Sequence[int]
+) -> dict[int, dict[str, float]]:
+    found = rankings.out_of_fold(settings, run_id)
+    if found is None:
+        return {}
+    rows = {sha256: row for row, sha256 in enumerate(found.sha256)}
+    known: dict[int, dict[str, float]] = {}
+    for some in slices(sorted(cell_ids)):
+        query = sa.select(Cell.id, Cell.sha256).where(Cell.id.in_(some))
+        for cell, sha256 in session.execute(query):
+            if sha256 in rows:
+                row = np.nan_to_num(found.probabilities[rows[sha256]].astype(float))
+                if row.sum() > 0:
+                    known[cell] = dict(zip(found.classes, row.tolist(), strict=True))
+    return known
+
+
+def _of_model(session: Session, run_id: int, cell_ids: Sequence[int]) -> dict[int, dict[str, float]]:
     found: dict[int, dict[str, float]] = {}
     for some in slices(sorted(cell_ids)):
         query = (
