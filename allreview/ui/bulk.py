@@ -64,9 +64,10 @@ def bulk_bar(dataset: Dataset, wanted: Filters, *, hint: str) -> None:
         problem = st.session_state.pop(_PROBLEM, None)
         if problem:
             st.error(inert(problem), icon=":material/error:")
-        _last_saved(dataset.id)
+        told = _last_saved(dataset.id)
         if not chosen:
-            st.caption(hint)
+            if not told:
+                st.caption(hint)
             return
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{len(chosen):,} selected**", width="content")
@@ -170,8 +171,8 @@ def _answered_meanwhile(refused: list[Event], cells: tuple[int, ...]) -> None:
     )
 
 
-def _last_saved(dataset_id: int) -> None:
-    """One line about the last bulk decision, and the button that takes it back or brings it back."""
+def _last_saved(dataset_id: int) -> bool:
+    """One line about the last bulk decision, with the button that takes it back or brings it back, if there is one."""
     saved: _Saved | None = st.session_state.get(_SAVED)
     reviewer = context.current_reviewer()
     if (
@@ -179,7 +180,7 @@ def _last_saved(dataset_id: int) -> None:
         or reviewer is None
         or (saved.dataset_id, saved.reviewer_id) != (dataset_id, reviewer.id)
     ):
-        return
+        return False
     count, title = plural(len(saved.cells), "cell"), inert(class_title(saved.label))
     with st.container(horizontal=True, vertical_alignment="center", key="bulk-saved"):
         if saved.taken_back is None:
@@ -188,6 +189,7 @@ def _last_saved(dataset_id: int) -> None:
         else:
             st.markdown(f":gray[:material/undo:] Taken back: {count} as {title}", width="content")
             st.button("Redo", key="bulk-redo", type="tertiary", on_click=_redo, args=(saved,))
+    return True
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import streamlit as st
 from allreview.cells.browsing import CellRow
 from allreview.cells.naming import class_title
 from allreview.cells.thumbnails import thumbnail
+from allreview.settings import Settings
 from allreview.ui import context
 from allreview.ui.words import class_badge, inert
 from allreview.wording import percent
@@ -17,21 +18,21 @@ STRIP_WIDTH = 84
 
 def gallery(rows: Sequence[CellRow], classes: Sequence[str], *, with_run: bool) -> int | None:
     """A grid of cards; the id of the cell whose card was opened in this rerun, else None."""
-    opened = None
+    opened, settings = None, context.settings()
     with st.container(key="gallery"):
         grid = st.grid(min_column_width=CARD_WIDTH, gap="xsmall", border=True)
         for row in rows:
             with grid.cell().container(gap="xxsmall"):
-                st.image(picture(row), alt=alt_text(row), width="stretch")
+                st.image(picture(row, settings), alt=alt_text(row), width="stretch")
                 st.markdown(card_text(row, classes, with_run=with_run))
                 if st.button("Open", key=f"open-{row.cell_id}", width="stretch", type="tertiary"):
                     opened = row.cell_id
     return opened
 
 
-def picture(row: CellRow) -> bytes:
-    """The cell's thumbnail."""
-    return thumbnail(context.settings(), row.sha256, row.path)
+def picture(row: CellRow, settings: Settings | None = None) -> bytes:
+    """The cell's thumbnail. Who draws many hands over the settings: reading them takes longer than the thumbnail."""
+    return thumbnail(settings or context.settings(), row.sha256, row.path)
 
 
 def alt_text(row: CellRow) -> str:

@@ -12,9 +12,9 @@ from streamlit.components.v2 import component
 
 from allreview.cells.browsing import CellRow, Filters
 from allreview.cells.naming import class_title, shown
-from allreview.cells.thumbnails import thumbnail
 from allreview.ui import bulk, context, detail, selection
 from allreview.ui.errors import guarded
+from allreview.ui.gallery import picture
 from allreview.ui.words import class_colour
 from allreview.wording import percent
 from db.tables import Dataset
@@ -52,7 +52,8 @@ def _view(dataset: Dataset, wanted: Filters, cells: list[Tile]) -> None:
 
 def tiles(rows: Sequence[CellRow], classes: Sequence[str], *, with_run: bool) -> list[Tile]:
     """What the grid shows of each cell, as the component reads it."""
-    return [_tile(row, classes, with_run) for row in rows]
+    settings = context.settings()
+    return [_tile(row, classes, with_run, picture(row, settings)) for row in rows]
 
 
 def select_grid(
@@ -109,14 +110,14 @@ def _token(revision: int, shown_ids: Sequence[int]) -> str:
     return f"{revision}-{hashlib.sha256(repr(shown_ids).encode()).hexdigest()[:16]}"
 
 
-def _tile(row: CellRow, classes: Sequence[str], with_run: bool) -> Tile:
+def _tile(row: CellRow, classes: Sequence[str], with_run: bool, thumbnail: bytes) -> Tile:
     label, subject = class_title(row.current_label), _subject(row)
     was = f", was {class_title(row.source_label)}" if row.relabelled else ""
     said, sure = _said(row) if with_run else ("", "")
     spoken = [f"Cell {row.cell_id}", label + was, f"{said} {sure}".strip(), subject]
     return {
         "id": row.cell_id,
-        "src": _data_uri(thumbnail(context.settings(), row.sha256, row.path)),
+        "src": f"data:image/webp;base64,{base64.b64encode(thumbnail).decode()}",
         "alt": ", ".join(words for words in spoken if words),
         "title": "\n".join(words for words in spoken if words),
         "label": label,
@@ -138,7 +139,3 @@ def _said(row: CellRow) -> tuple[str, str]:
 
 def _subject(row: CellRow) -> str:
     return f"Subject {shown(row.subject)}" if row.subject else "No subject"
-
-
-def _data_uri(picture: bytes) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(picture).decode()}"

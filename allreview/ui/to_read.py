@@ -13,6 +13,7 @@ from allreview.wording import plural
 from db.tables import Dataset
 
 WORKLIST_KEY = "worklist"
+_KEPT = (context.DATASET_KEY, context.REVIEWER_KEY)
 _ICON = ":material/menu_book:"
 
 
@@ -40,8 +41,9 @@ def read_filter_button(dataset: Dataset, wanted: Filters, sort: Sort, found: int
 def read_cells_button(dataset: Dataset, wanted: Filters, cells: Sequence[int]) -> None:
     """The button that makes a worklist of the selected cells, and opens it."""
     shown = min(len(cells), chosen.LIMIT)
-    which = f"the first {shown:,}" if len(cells) > shown else "the" if shown == 1 else f"the {shown:,}"
-    if st.button(f"Read {which} selected", key="read-selected", icon=_ICON):
+    which = f"the first {shown:,}" if len(cells) > shown else f"the {shown:,}"
+    title = "Read the selected cell" if shown == 1 else f"Read {which} selected"
+    if st.button(title, key="read-selected", icon=_ICON):
         with db.reading(context.engine()) as session:
             entries = chosen.entries_of_cells(session, cells, run_id=wanted.run_id)
         _open(dataset, f"{plural(len(entries), 'selected cell')}", entries, wanted)
@@ -61,6 +63,3 @@ def _open(dataset: Dataset, name: str, entries: list[QueueEntry], wanted: Filter
     )
     kept = {key: st.query_params[key] for key in _KEPT if key in st.query_params}
     st.switch_page("pages/review.py", query_params=kept | {WORKLIST_KEY: str(worklist_id)})
-
-
-_KEPT = (context.DATASET_KEY, context.REVIEWER_KEY)
