@@ -1,5 +1,10 @@
-"""The Browse page: cards, filters, blind test cells, and a cell's detail."""
+"""The Browse page: cards, filters, blind test cells, a cell's detail, and one decision on many cells.
 
+The grid and the lasso need a browser: `tests/browser/test_select_and_map.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +17,18 @@ from allreview.cells.importing import import_cells
 from allreview.review.annotations import decide, reviewer_named
 from allreview.review.reverting import undo
 from allreview.settings import current_settings
-from db.tables import Cell, Prediction, Recipe, Run, Snapshot, SnapshotCell, Subject
+from db.tables import (
+    Annotation,
+    Cell,
+    Prediction,
+    Recipe,
+    Run,
+    Snapshot,
+    SnapshotCell,
+    Subject,
+    Worklist,
+    WorklistItem,
+)
 
 APP = str(Path(__file__).parent.parent.parent / "app.py")
 PARTS = {"1": "train", "2": "test", "H3": "validation"}
@@ -59,6 +75,32 @@ def browse() -> AppTest:
 
 def cards(app: AppTest) -> list[str]:
     return [element.value for element in app.markdown if "-badge[" in element.value]
+
+
+def selecting(engine: sa.Engine, cells: Sequence[int]) -> tuple[AppTest, int]:
+    """The page in its Select view with these cells selected, and who sits at it."""
+    ann = reviewer_named(engine, "Ann")
+    app = browse()
+    app.selectbox(key="reviewer").set_value(ann)
+    app.button_group(key="view").set_value("Select").run()
+    select(app, cells)
+    return app, ann
+
+
+def select(app: AppTest, cells: Sequence[int]) -> None:
+    app.session_state["_selection"] = replace(app.session_state["_selection"], cells=tuple(cells))
+    app.run()
+    assert not app.exception
+
+
+def events(engine: sa.Engine) -> list[tuple[int, str, str | None]]:
+    with db.reading(engine) as session:
+        query = sa.select(Annotation.cell_id, Annotation.kind, Annotation.label).order_by(Annotation.id)
+        return [tuple(row) for row in session.execute(query)]
+
+
+def said(app: AppTest) -> str:
+    return "\n".join(element.value for element in app.markdown)
 
 
 def found(app: AppTest) -> str:
@@ -157,3 +199,99 @@ def test_detail_moves_on_to_another_cell_of_the_subject(cells: list[int]) -> Non
     other = next(b.key for b in app.button if b.key and b.key.startswith("other-"))
     app.button(key=other).click().run()
     assert app.session_state["_open_cell"] == int(other.removeprefix("other-"))
+
+
+def test_one_decision_on_many_cells_and_back(sqlite_engine: sa.Engine, cells: list[int]) -> None:
+    ben = reviewer_named(sqlite_engine, "Ben")
+    decide(sqlite_engine, cell_id=cells[1], label="hem", reviewer_id=ben, seen=None)
+    app, ann = selecting(sqlite_engine, cells[:3])
+    assert "**3 selected**" in said(app)
+    assert app.button(key="decide-selected").disabled
+    app.selectbox(key="bulk-label").set_value("unsure").run()
+    app.text_input(key="bulk-note").set_value("one smear").run()
+    app.button(key="decide-selected").click().run()
+    assert "This changes the label of all of them." in said(app)
+    assert "**1 of them was decided before:** 1 as Normal (hem) by Ben." in said(app)
+    assert len(events(sqlite_engine)) == 1
+
+    app.button(key="bulk-confirm").click().run()
+    assert not app.exception
+    saved = [(cell, "decision", "unsure") for cell in cells[:3]]
+    assert events(sqlite_engine) == [(cells[1], "decision", "hem"), *saved]
+    with db.reading(sqlite_engine) as session:
+        written = session.scalars(sa.select(Annotation).where(Annotation.reviewer_id == ann)).all()
+    assert len({event.batch for event in written}) == 1
+    assert {event.comment for event in written} == {"one smear"}
+    assert "3 cells saved as Unsure" in said(app)
+    assert "selected**" not in said(app)
+
+    app.button(key="bulk-undo").click().run()
+    taken_back = [(cell, "undo", None) for cell in cells[:3]]
+    assert events(sqlite_engine) == [(cells[1], "decision", "hem"), *saved, *taken_back]
+    assert "Taken back: 3 cells as Unsure" in said(app)
+    assert "**3 selected**" in said(app)  # for the answer that should have been given
+
+    app.button(key="bulk-redo").click().run()
+    assert events(sqlite_engine)[-3:] == [(cell, "redo", "unsure") for cell in cells[:3]]
+    assert "3 cells saved as Unsure" in said(app)
+
+
+def test_nothing_is_written_over_an_answer_that_came_meanwhile(
+    sqlite_engine: sa.Engine, cells: list[int]
+) -> None:
+    app, _ = selecting(sqlite_engine, cells[:3])
+    app.selectbox(key="bulk-label").set_value("unsure").run()
+    app.button(key="decide-selected").click().run()
+    ben = reviewer_named(sqlite_engine, "Ben")
+    decide(sqlite_engine, cell_id=cells[2], label="hem", reviewer_id=ben, seen=None)
+    app.button(key="bulk-confirm").click().run()
+    assert events(sqlite_engine) == [(cells[2], "decision", "hem")]
+    assert "**3 selected**" in said(app)
+    assert "saved as" not in said(app)
+
+
+def test_who_decides_is_asked_for(sqlite_engine: sa.Engine, cells: list[int]) -> None:
+    app = browse()
+    app.button_group(key="view").set_value("Select").run()
+    select(app, cells[:2])
+    assert "To decide, say who you are in the sidebar." in said(app)
+    assert "decide-selected" not in [button.key for button in app.button]
+
+
+def test_another_question_lets_the_selection_go_and_another_page_does_not(
+    sqlite_engine: sa.Engine, cells: list[int]
+) -> None:
+    app, _ = selecting(sqlite_engine, cells[:3])
+    app.button_group(key="per_page").set_value(24).run()
+    app.session_state["page"] = 2
+    app.run()
+    assert "**3 selected**" in said(app)
+    app.text_input(key="find").set_value("H3").run()
+    assert "selected**" not in said(app)
+
+
+def test_a_filter_becomes_a_worklist(sqlite_engine: sa.Engine, cells: list[int]) -> None:
+    reviewer_named(sqlite_engine, "Ann")
+    app = browse()
+    app.multiselect(key="labels").set_value(["hem"]).run()
+    app.button(key="read-filter").click().run()
+    assert app.query_params["worklist"] == "1"
+    with db.reading(sqlite_engine) as session:
+        worklist = session.get_one(Worklist, 1)
+        items = session.scalars(sa.select(WorklistItem.cell_id).order_by(WorklistItem.position)).all()
+        hem = session.scalars(sa.select(Cell.id).where(Cell.source_label == "hem").order_by(Cell.id)).all()
+    assert (worklist.name, worklist.strategy, worklist.run_id, worklist.parts) == (
+        "Normal (hem)",
+        "filter",
+        1,
+        ["validation"],
+    )
+    assert list(items) == list(hem)
+
+
+def test_a_run_without_a_map_says_so(cells: list[int]) -> None:
+    app = browse()
+    app.button_group(key="view").set_value("Map").run()
+    assert "has no map of its cells" in app.info[0].value
+    app.selectbox(key="predictions").set_value(0).run()
+    assert "choose a run under Predictions" in app.info[0].value
