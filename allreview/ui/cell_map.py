@@ -23,7 +23,7 @@ from db.tables import Dataset
 COLOURINGS = {"label": "Label", "prediction": "Prediction", "subject": "Subject", "suspicion": "Suspicion"}
 BLIND = "Test cell, read blind"
 NO_SUBJECT = "No subject"
-SIDE_HEIGHT = 470
+HEIGHT = 440
 SIDE_CELLS = 24
 HINT = "Draw around points to select their cells; a click selects one, Shift adds. Double-click on the map clears."
 _SHOWN = "_map_side_cells"
@@ -87,7 +87,7 @@ def _map(dataset: Dataset, wanted: Filters, figure: Any, ranks: Mapping[int, int
                 width="stretch",
                 alt="Map of the cells: similar cells lie together",
             )
-        with right, st.container(height=SIDE_HEIGHT, border=False, key="map-side"):
+        with right, st.container(height=HEIGHT, border=False, key="map-side"):
             opened = _beside(dataset, wanted)
         bulk.bulk_bar(dataset, wanted, hint=HINT)
         if opened is not None:
@@ -174,21 +174,21 @@ def _figure(
     if colouring == "suspicion":
         suspicion = np.where(hidden, np.nan, points.suspicion)
         unknown = f"{BLIND}, or not known" if hidden.any() else "Not known"
-        return suspicion_map_figure(cells, suspicion, unknown, height=SIDE_HEIGHT)
+        return suspicion_map_figure(cells, suspicion, unknown, height=HEIGHT)
     if colouring == "subject":
         names = sorted({name for name in points.subject if name})
         palette = dict(zip(names, CLASS_COLOURS, strict=False))
         colours = palette if len(names) <= len(CLASS_COLOURS) else many_colours(names)
-        return kinds_map_figure(cells, points.subject, colours, NO_SUBJECT, height=SIDE_HEIGHT)
+        return kinds_map_figure(cells, points.subject, colours, NO_SUBJECT, height=HEIGHT)
     titles = {class_title(name): colour for name, colour in class_colours(classes).items()}
     if colouring == "prediction":
         said = [
             None if blind else class_title(name) for name, blind in zip(points.predicted, hidden, strict=True)
         ]
-        return kinds_map_figure(cells, said, titles, BLIND, height=SIDE_HEIGHT)
+        return kinds_map_figure(cells, said, titles, BLIND, height=HEIGHT)
     titles |= {class_title(name): colour for name, colour in zip(NOT_CLASSES, _SET_ASIDE, strict=True)}
     labels = [class_title(label) for label in points.current_label]
-    return kinds_map_figure(cells, labels, titles, "Other", height=SIDE_HEIGHT)
+    return kinds_map_figure(cells, labels, titles, "Other", height=HEIGHT)
 
 
 _SET_ASIDE = ("#4D5761", "#8A949E")

@@ -74,11 +74,20 @@ def says(page: Page, words: str) -> None:
     expect(page.locator(".st-key-bulk-bar")).to_contain_text(words)
 
 
+def scrolled(page: Page) -> float:
+    return page.get_by_test_id("stMain").evaluate("element => element.scrollTop")
+
+
 def decide_as(page: Page, label: str) -> None:
+    """Open the question; the page behind it stays where it is."""
+    before = scrolled(page)
     page.get_by_role("combobox", name="Label").click()
     page.get_by_role("option", name=label, exact=True).click()
-    page.get_by_role("button", name="Decide…").click()
+    button = page.get_by_role("button", name="Decide…")
+    expect(button).to_be_enabled()
+    button.click()
     page.get_by_role("dialog").wait_for()
+    assert scrolled(page) == before
 
 
 def drag(page: Page, first: int, last: int) -> None:
