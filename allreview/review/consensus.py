@@ -19,7 +19,7 @@ from allreview.review import rankings
 from allreview.review.events import slices
 from allreview.review.readings import Reading, by_cell, own_answers
 from allreview.settings import Settings
-from db.tables import Cell, Prediction, Run, SnapshotCell
+from db.tables import Cell, Prediction, Run, SnapshotCell, Worklist
 
 FEWEST_CELLS = 5
 """Fewer cells read twice say nothing of how good readers are."""
@@ -94,23 +94,36 @@ def consensus_of(
 
 
 def held_out_probabilities(
-    session: Session, settings: Settings, *, dataset_id: int, run_id: int | None, cell_ids: Sequence[int]
+    session: Session, settings: Settings, run_id: int, cell_ids: Sequence[int]
 ) -> dict[int, dict[str, float]]:
-    """What models say of those of the cells that they were not trained on.
+    """What models say of those of the cells that they were not trained on, by cell and class.
 
     First the run's quick classifiers, none of which saw the cell's leak group; of cells that these do not know, what
     the run's own model says of its validation and test cells.
-
-    Args:
-        run_id: whose; the newest finished run of the dataset when None.
     """
-    if run_id is None:
-        run_id = session.scalar(
-            sa.select(sa.func.max(Run.id)).where(Run.dataset_id == dataset_id, Run.state == "finished")
-        )
-    if run_id is None:
-        return {}
     return _of_model(session, run_id, cell_ids) | _out_of_fold(session, settings, run_id, cell_ids)
+
+
+def run_of(session: Session, *, dataset_id: int, worklist_id: int | None = None) -> int | None:
+    """The run whose model has a voice beside the readers: the worklist's, else the dataset's newest finished one."""
+    worklist = session.get(Worklist, worklist_id) if worklist_id is not None else None
+    if worklist is not None and worklist.run_id is not None:
+        return worklist.run_id
+    newest = sa.select(sa.func.max(Run.id)).where(Run.dataset_id == dataset_id, Run.state == "finished")
+    return session.scalar(newest)
+
+
+def cells_of_test_part(session: Session, run_id: int, cell_ids: Sequence[int]) -> set[int]:
+    """Those of the cells that are in the run's test part: what the model says of them is told to nobody who reads."""
+    found: set[int] = set()
+    for some in slices(sorted(cell_ids)):
+        query = (
+            sa.select(SnapshotCell.cell_id)
+            .join(Run, Run.snapshot_id == SnapshotCell.snapshot_id)
+            .where(Run.id == run_id, SnapshotCell.part == "test", SnapshotCell.cell_id.in_(some))
+        )
+        found.update(session.scalars(query))
+    return found
 
 
 def _out_of_fold(

@@ -1,5 +1,6 @@
 """Plotly figures in one calm look: transparent, few lines, colours that the colour blind can tell apart."""
 
+from allreview.evaluation.figures.agreement import agreement_figure
 from allreview.evaluation.figures.confusion import confusion_figure
 from allreview.evaluation.figures.counts import counts_figure
 from allreview.evaluation.figures.curves import precision_recall_figure, reliability_figure, roc_figure
@@ -10,6 +11,7 @@ from allreview.evaluation.figures.subjects import subjects_figure
 
 __all__ = [
     "CLASS_COLOURS",
+    "agreement_figure",
     "class_colours",
     "confusion_figure",
     "counts_figure",
