@@ -12,7 +12,17 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from allreview.cli import comparing, data, exporting, operating, output, reviewing, scoring, training
+from allreview.cli import (
+    agreeing,
+    comparing,
+    data,
+    exporting,
+    operating,
+    output,
+    reviewing,
+    scoring,
+    training,
+)
 from allreview.errors import UserError
 
 BAD_INPUT = 2
@@ -73,6 +83,9 @@ app.command()(exporting.export)
 app.command()(reviewing.queue)
 app.command()(reviewing.label)
 app.command()(reviewing.undo)
+app.command()(agreeing.assign)
+app.command()(agreeing.worklists)
+app.command()(agreeing.agreement)
 app.command()(operating.worker)
 app.command()(operating.check)
 
