@@ -24,7 +24,7 @@ from allreview.review.readings import own_answers, readings, units_of
 from allreview.ui import context
 from allreview.ui.assigning import SCOPE_KEY
 from allreview.ui.results_view import CHART
-from allreview.wording import listed, plural
+from allreview.wording import listed, percent, plural
 from db.tables import Annotation, Dataset
 
 EVERYTHING = 0
@@ -184,7 +184,6 @@ def _under(estimate: Estimate, as_share: bool) -> str:
 
 def _pairs(found: Agreement) -> None:
     st.subheader("Pairs of readers", anchor=False)
-    table, chart = st.columns([3, 2], gap="large")
     rows = [
         {
             "Readers": f"{pair.first} and {pair.second}",
@@ -197,8 +196,9 @@ def _pairs(found: Agreement) -> None:
     ]
     if not any(row["Note"] for row in rows):
         rows = [{key: value for key, value in row.items() if key != "Note"} for row in rows]
-    with table:
-        st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", height="content")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", height="content")
+    counts, chart = st.columns(2, gap="large")
+    with counts:
         _what_they_said(found.pairs)
     drawn = [
         (f"{pair.first} and {pair.second}", pair.kappa.value, pair.kappa.interval)
@@ -211,17 +211,16 @@ def _pairs(found: Agreement) -> None:
 
 
 def _what_they_said(pairs: Sequence[Compared]) -> None:
-    with st.expander("What two readers said of the same cells"):
-        names = [f"{pair.first} and {pair.second}" for pair in pairs]
-        chosen = st.selectbox("Readers", names, key="pair", label_visibility="collapsed")
-        pair = pairs[names.index(chosen)]
-        titles = [class_title(name) for name in pair.confusion["labels"]]
-        table = pd.DataFrame(
-            pair.confusion["matrix"],
-            index=pd.Index(titles, name=f"{pair.first} ↓  {pair.second} →"),
-            columns=pd.Index(titles),
-        )
-        st.dataframe(table, width="stretch", height="content")
+    names = [f"{pair.first} and {pair.second}" for pair in pairs]
+    chosen = st.selectbox("What two readers said of the same cells", names, key="pair")
+    pair = pairs[names.index(chosen)]
+    titles = [class_title(name) for name in pair.confusion["labels"]]
+    table = pd.DataFrame(
+        pair.confusion["matrix"],
+        index=pd.Index(titles, name=f"{pair.first} ↓ {pair.second} →"),
+        columns=pd.Index(titles),
+    )
+    st.dataframe(table, width="stretch", height="content")
 
 
 def _each_reader(found: Agreement, together: Consensus) -> None:
@@ -237,18 +236,25 @@ def _each_reader(found: Agreement, together: Consensus) -> None:
         if adjudicated:
             row["With the adjudicated label"] = _with(adjudicated.get(name))
         if together.readers:
-            row["CROWDLAB: quality"] = together.readers.get(name)
-            row["CROWDLAB: weight"] = together.weights.get(name)
+            row["Quality"] = _share(together.readers.get(name))
+            row["Weight"] = _share(together.weights.get(name))
         rows.append(row)
-    shares = {
-        column: st.column_config.NumberColumn(format="percent", help=help_)
-        for column, help_ in (
-            ("CROWDLAB: quality", "How likely an answer of this reader is right."),
-            ("CROWDLAB: weight", "How much the reader counts beside the others and the model."),
-        )
+    meaning = {
+        "Quality": "By CROWDLAB: how likely an answer of this reader is right.",
+        "Weight": "By CROWDLAB: how much the reader counts beside the others and the model.",
     }
-    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", height="content", column_config=shares)
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        width="stretch",
+        height="content",
+        column_config={name: st.column_config.TextColumn(help=words) for name, words in meaning.items()},
+    )
     st.caption(_consensus_words(together))
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else percent(value)
 
 
 def _with(compared: Compared | None) -> str:
@@ -267,7 +273,7 @@ def _consensus_words(together: Consensus) -> str:
     words = f"CROWDLAB and the majority give the same label to {same:,} of {plural(len(both), 'cell')} with a majority"
     if decided:
         words += f"; CROWDLAB also gives one to {plural(decided, 'cell')} without a majority"
-    return f"{words}. The model's own weight is {100 * together.weights[MODEL]:.0f} %."
+    return f"{words}. The model's own weight is {percent(together.weights[MODEL])}."
 
 
 def _how_to_read() -> None:

@@ -1,5 +1,6 @@
 """Cells for several readers: which, to whom, what is hidden meanwhile, and how far everybody is."""
 
+import math
 from dataclasses import replace
 
 import streamlit as st
@@ -30,6 +31,7 @@ _VIEW_KEY = "agreement_view"
 _NEXT_VIEW = "_next_agreement_view"
 _SHOW_CLOSED = "closed-worklists"
 _CARDS = 8
+_MOST_OVERLAP = 20
 _HIDDEN_TOGETHER = frozenset({"prediction", "source_label", "others"})
 """What is hidden at first when several readers read the same cells: their answers should be their own."""
 
@@ -93,6 +95,8 @@ def assign_form(dataset: Dataset, reviewer: Reviewer) -> None:
         problem = _problem(cells, readers, overlap)
         if problem:
             st.info(problem)
+        elif cells is not None and readers:
+            st.caption(_work(cells, len(readers), overlap, repeats / 100))
         clicked = st.button(
             "Make the worklist",
             type="primary",
@@ -131,7 +135,7 @@ def _cells(dataset_id: int) -> Assignment | None:
     source = st.segmented_control(
         "Cells of",
         ["queue", "worklist"],
-        format_func={"queue": "A queue", "worklist": "A worklist there is"}.__getitem__,
+        format_func={"queue": "A queue", "worklist": "A worklist"}.__getitem__,
         default="queue",
         required=True,
         key="assign-source",
@@ -232,8 +236,8 @@ def _readers() -> tuple[list[int], int]:
     overlap = st.number_input(
         "Readers for each cell",
         1,
-        20,
-        1,
+        _MOST_OVERLAP,
+        min(2, max(1, len(names))),
         key="assign-overlap",
         help="Agreement can only be measured on cells that two readers or more have read.",
     )
@@ -276,6 +280,14 @@ def _problem(cells: Assignment | None, readers: list[int], overlap: int) -> str 
     return None
 
 
+def _work(cells: Assignment, readers: int, overlap: int, repeat_rate: float) -> str:
+    """How much everybody will have to read, at most."""
+    each = math.ceil((cells.limit or 0) * overlap / readers)
+    again = round(each * repeat_rate)
+    words = f"About {plural(each, 'cell')} for each reader" + (f", and {again:,} again" if again else "")
+    return f"{words}, if the queue has so many."
+
+
 def worklist_cards(dataset: Dataset, reviewer: Reviewer) -> None:
     """Every worklist with how far its readers are."""
     with db.reading(context.engine()) as session:
@@ -299,7 +311,7 @@ def worklist_cards(dataset: Dataset, reviewer: Reviewer) -> None:
 def _card(row: WorklistRow, reviewer: Reviewer) -> None:
     with db.reading(context.engine()) as session:
         readers = progress_of_readers(session, row.id)
-    words, buttons = st.columns([3, 2], vertical_alignment="center")
+    words, buttons = st.columns([5, 3], vertical_alignment="center")
     with words:
         st.markdown(f"**{inert(row.name)}**  \n:gray[:small[{_facts(row)}]]")
     wanted = row.cells * row.overlap
@@ -308,7 +320,7 @@ def _card(row: WorklistRow, reviewer: Reviewer) -> None:
         _buttons(row, reviewer, readers)
     st.progress(done / wanted if wanted else 0.0, f"{done:,} of {plural(wanted, 'reading')}")
     if readers:
-        st.markdown(" · ".join(f"{inert(one.reviewer)} {_how_far(one, row)}" for one in readers))
+        st.markdown(" · ".join(f":small[{inert(one.reviewer)} {_how_far(one, row)}]" for one in readers))
 
 
 def _facts(row: WorklistRow) -> str:

@@ -125,16 +125,18 @@ def _card(dispute: Dispute, dataset: Dataset, together: CellConsensus | None) ->
         thumbnail(context.settings(), cell.sha256, cell.path), alt=f"Cell {cell.cell_id}", width="stretch"
     )
     said = [
-        f"{inert(name)} {class_badge(label, dataset.classes)}"
+        f":small[{inert(name)}] {class_badge(label, dataset.classes)}"
         for name, label in sorted(dispute.answers.items())
     ]
-    st.markdown("  \n".join([*said, f":gray[:small[{_summary(dispute, together)}]]"]))
+    st.markdown("  \n".join([*said, _summary(dispute, together)]))
 
 
 def _summary(dispute: Dispute, together: CellConsensus | None) -> str:
-    label = dispute.majority
+    label, subject = dispute.majority, dispute.cell.subject
     words = f"Majority: {inert(class_title(label))}" if label else "No majority"
-    if together is not None and together.label is not None and together.quality is not None:
-        words += f" · CROWDLAB: {inert(class_title(together.label))} {percent(together.quality)}"
-    subject = dispute.cell.subject
-    return words + (f" · Subject {inert(subject)}" if subject else "")
+    if subject:
+        words += f" · Subject {inert(subject)}"
+    if together is None or together.label is None or together.quality is None:
+        return f":gray[:small[{words}]]"
+    crowd = f"CROWDLAB: {inert(class_title(together.label))} {percent(together.quality)}"
+    return f":gray[:small[{words}]]  \n:gray[:small[{crowd}]]"

@@ -83,7 +83,7 @@ def test_cells_are_assigned_and_readers_followed(sqlite_engine: sa.Engine, store
     run = finished_run(sqlite_engine, store, predictions)
     app = agreement_page()  # without a worklist the page begins with making one
     app.multiselect(key="assign-readers").set_value([store.ann]).run()
-    app.number_input(key="assign-overlap").set_value(2).run()
+    assert app.number_input(key="assign-overlap").value == 2
     assert "Each cell cannot have 2 readers when 1 is chosen" in app.info[0].value
     assert app.button(key="assign").disabled
     app.multiselect(key="assign-readers").set_value([store.ann, store.ben]).run()
@@ -99,7 +99,7 @@ def test_cells_are_assigned_and_readers_followed(sqlite_engine: sa.Engine, store
     assert sorted(made.hidden) == ["others", "prediction", "source_label"]
     assert (row.cells, set(row.readers)) == (8, {store.ann, store.ben})
     assert app.segmented_control(key="agreement_view").value == "worklists"
-    assert "Ann :gray[read 0, 8 left] · Ben :gray[read 0, 8 left]" in words(app)
+    assert ":small[Ann :gray[read 0, 8 left]] · :small[Ben :gray[read 0, 8 left]]" in words(app)
     app.button(key=f"close-{row.id}").click().run()
     with db.reading(sqlite_engine) as session:
         assert worklists.rows(session, store.dataset) == []
@@ -141,7 +141,7 @@ def test_disagreements_are_shown_and_the_majority_recorded(sqlite_engine: sa.Eng
         seen = session.scalar(sa.select(sa.func.max(Annotation.id)).where(Annotation.cell_id == cell))
     app = agreement_page("disagreements")
     assert "4 cells, the most evenly divided first; 0 with a majority." in words(app)
-    assert "Ann :orange-badge[ALL]  \nBen :gray-badge[Unsure]" in words(app)
+    assert ":small[Ann] :orange-badge[ALL]  \n:small[Ben] :gray-badge[Unsure]" in words(app)
     third = reviewer_named(sqlite_engine, "Cleo")
     decide(sqlite_engine, cell_id=cell, label="all", reviewer_id=third, seen=seen)
     app = agreement_page("disagreements")

@@ -16,13 +16,7 @@ from db.tables import WorklistItem
 from tests.factory import Store, finished_run, small_store
 
 
-@pytest.fixture
-def store(engine: sa.Engine) -> Store:
-    return small_store(engine)
-
-
-@pytest.fixture
-def run(engine: sa.Engine, store: Store) -> int:
+def run_of(engine: sa.Engine, store: Store) -> int:
     """A run that contradicts the label of two cells of each subject."""
     predictions = {}
     for subject, cells in store.cells.items():
@@ -36,7 +30,9 @@ def row(engine: sa.Engine, store: Store, worklist_id: int) -> WorklistRow:
         return next(row for row in worklists.rows(session, store.dataset) if row.id == worklist_id)
 
 
-def test_a_queue_is_given_to_readers(engine: sa.Engine, store: Store, run: int) -> None:
+def test_a_queue_is_given_to_readers(sqlite_engine: sa.Engine) -> None:
+    engine, store = sqlite_engine, small_store(sqlite_engine)
+    run = run_of(engine, store)
     made = assign(
         engine,
         current_settings(),
@@ -78,7 +74,9 @@ def test_a_queue_is_given_to_readers(engine: sa.Engine, store: Store, run: int) 
     assert (row(engine, store, again).name, row(engine, store, again).run_id) == ("Second look", run)
 
 
-def test_progress_of_each_reader(engine: sa.Engine, store: Store, run: int) -> None:
+def test_progress_of_each_reader(engine: sa.Engine) -> None:
+    store = small_store(engine)
+    run = run_of(engine, store)
     cleo = reviewer_named(engine, "Cleo")
     made = assign(
         engine,

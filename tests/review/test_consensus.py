@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
-from allreview.review import consensus
+import db
+from allreview.review import consensus, rankings
 from allreview.review.consensus import CellConsensus, Consensus, consensus_of, majority
 from allreview.review.readings import Reading
+from allreview.settings import current_settings
+from db.tables import Cell
+from tests.factory import finished_run, small_store
 
 SKILLS = {"Ann": 0.95, "Ben": 0.85, "Cleo": 0.7, "Dora": 0.6}
 
@@ -102,3 +107,29 @@ def test_readers_who_always_agree_are_of_the_highest_quality() -> None:
     found = consensus_of(readings, probabilities)
     assert [cell.label for cell in found.cells] == labels
     assert min(found.readers.values()) > 0.9
+
+
+def test_the_model_speaks_only_of_cells_it_was_not_trained_on(sqlite_engine: sa.Engine) -> None:
+    store = small_store(sqlite_engine)
+    train, validation, test, other = store.cells["1"]
+    cells = [train, validation, test, other]
+    parts = {train: "train", validation: "validation", test: "test", other: "train"}
+    run = finished_run(sqlite_engine, store, dict.fromkeys(cells, ("hem", 0.8)), parts=parts)
+    settings = current_settings()
+    with db.reading(sqlite_engine) as session:
+        known = consensus.held_out_probabilities(session, settings, run, cells)
+        assert known == {cell: {"hem": 0.8, "all": pytest.approx(0.2)} for cell in (validation, test)}
+        assert consensus.cells_of_test_part(session, run, cells) == {test}
+        assert consensus.run_of(session, dataset_id=store.dataset) == run
+        assert consensus.run_of(session, dataset_id=store.dataset + 1) is None
+        hashes = [session.get_one(Cell, cell).sha256 for cell in (train, other)]
+        # Of a class that the classifier of a row did not know it says nothing; a row of nothing is no opinion.
+        rows = np.array([[0.25, np.nan], [np.nan, np.nan]], dtype=np.float32)
+        ordered = sorted(range(2), key=hashes.__getitem__)
+        rankings.save(
+            settings.run_folder(run) / rankings.OUT_OF_FOLD,
+            rankings.OutOfFold([hashes[place] for place in ordered], ["all", "hem"], rows[ordered]),
+        )
+        known = consensus.held_out_probabilities(session, settings, run, cells)
+    assert set(known) == {train, validation, test}
+    assert known[train] == {"all": 0.25, "hem": 0.0}

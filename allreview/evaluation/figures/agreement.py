@@ -44,7 +44,8 @@ def agreement_figure(rows: Sequence[tuple[str, float, Interval]], title: str | N
         figure.add_vline(x=strength, line={"color": GRID, "width": 1, "dash": "dot"}, layer="below")
     lowest = min([0.0, *(end for _, value, interval in rows for end in (value, *(interval or ())))])
     figure.update_xaxes(
-        title_text="Cohen's kappa: 0 is chance, 1 is full agreement",
+        title_text="Cohen's kappa",
+        tickvals=[0, *_STRENGTHS, 1],
         range=[lowest - 0.05, 1.05],
         showgrid=False,
         fixedrange=True,
