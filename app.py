@@ -14,6 +14,7 @@ PAGES = (
     ("pages/browse.py", "Browse", ":material/grid_view:"),
     ("pages/train.py", "Train", ":material/model_training:"),
     ("pages/review.py", "Review", ":material/rate_review:"),
+    ("pages/labels.py", "Labels", ":material/history:"),
     ("pages/agreement.py", "Agreement", ":material/group:"),
     ("pages/compare.py", "Compare", ":material/compare_arrows:"),
 )

@@ -36,8 +36,11 @@ class LogEntry:
     comment: str | None
     visible_run_id: int | None
     undone: bool
-    undoes: int | None
-    """For an undo, the `sequence` of the event it takes back."""
+    about: int | None
+    """For an undo, revert or redo, the `sequence` of the answer it takes back or brings back."""
+    visible: list[str] | None = None
+    repeat: bool = False
+    batch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,12 +143,12 @@ def _group(session: Session, subject_id: int | None) -> list[str]:
 
 
 def _log(session: Session, cell_id: int) -> list[LogEntry]:
-    undo, undone = aliased(Annotation), aliased(Annotation)
+    undo, answer = aliased(Annotation), aliased(Annotation)
     select = (
-        sa.select(Annotation, Reviewer.name, undo.id, undone.sequence)
+        sa.select(Annotation, Reviewer.name, undo.id, answer.sequence)
         .join(Reviewer, Reviewer.id == Annotation.reviewer_id)
         .join(undo, undo.undoes_id == Annotation.id, isouter=True)
-        .join(undone, undone.id == Annotation.undoes_id, isouter=True)
+        .join(answer, answer.id == sa.func.coalesce(Annotation.undoes_id, Annotation.redoes_id), isouter=True)
         .where(Annotation.cell_id == cell_id)
         .order_by(Annotation.sequence)
     )
@@ -160,9 +163,12 @@ def _log(session: Session, cell_id: int) -> list[LogEntry]:
             comment=event.comment,
             visible_run_id=event.visible_run_id,
             undone=taken_back is not None,
-            undoes=takes_back,
+            about=about,
+            visible=event.visible,
+            repeat=event.repeat,
+            batch=event.batch,
         )
-        for event, reviewer, taken_back, takes_back in session.execute(select)
+        for event, reviewer, taken_back, about in session.execute(select)
     ]
 
 

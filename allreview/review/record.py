@@ -170,7 +170,8 @@ class Log:
             older = ids[-1] if len(found) > size else None
             newer = ids[0] if ids and before is not None else None
         entries = self._entries(ids)
-        return Page(self._with_batches(entries, filters) if folded else entries, older, newer)
+        alone = [_alone(entry) for entry in entries]
+        return Page(self._with_batches(alone, filters) if folded else alone, older, newer)
 
     def totals(self, filters: LogFilters) -> Totals:
         """How many events the filters let through, on how many cells."""
@@ -215,6 +216,14 @@ class Log:
             len({row.cell_id for row in rows}),
             dict(Counter(row.name for row in rows).most_common()),
         )
+
+    def stand(self, annotation_ids: Sequence[int]) -> bool:
+        """Whether all of these answers are in force."""
+        query = sa.select(sa.func.count(Annotation.id)).where(in_force())
+        found = sum(
+            self.session.scalar(query.where(Annotation.id.in_(some))) or 0 for some in slices(annotation_ids)
+        )
+        return found == len(annotation_ids)
 
     def reviewers(self) -> dict[int, str]:
         """Who wrote events in this dataset, by name."""
@@ -387,14 +396,14 @@ class Log:
         """The lines, with what stands behind those that are batches, and what can be brought back."""
         batches = [entry.batch for entry in entries if entry.batch is not None]
         if not batches:
-            return [_alone(entry) for entry in entries]
+            return entries
         sizes = self._sizes(batches, filters)
         whose = self._whose(batches, filters)
         restorable = self._restorable(batches)
         found = []
         for entry in entries:
             if entry.batch is None:
-                found.append(_alone(entry))
+                found.append(entry)
                 continue
             events, labels, stand = sizes[entry.batch]
             found.append(

@@ -9,7 +9,9 @@ from allreview.cells.browsing import CellDetail, LogEntry, cell_detail
 from allreview.cells.decoding import read_rgb
 from allreview.cells.naming import class_title, shown
 from allreview.errors import UserError
+from allreview.review import record_words
 from allreview.review.overlays import picture as large_picture
+from allreview.review.withholding import withheld_cells
 from allreview.ui import context
 from allreview.ui.errors import guarded
 from allreview.ui.gallery import STRIP_WIDTH, alt_text, picture
@@ -18,6 +20,7 @@ from allreview.wording import listed, percent, plural
 
 OPEN_KEY = "_open_cell"
 LARGE_SIDE = 450
+_TAKEN_BACK = {"undo": "taken back", "revert": "reverted"}
 OTHERS = 12
 
 
@@ -38,15 +41,17 @@ def _dialog(run_id: int | None, test_predictions: bool) -> None:
                 test_predictions=test_predictions,
                 others=OTHERS,
             )
+            reviewer = context.current_reviewer()
+            unread = reviewer is not None and detail.cell.cell_id in withheld_cells(session, reviewer.id)
         if detail.synthetic:
             st.badge("Synthetic", icon=":material/science:", color="orange")
         left, right = st.columns([2, 3], gap="medium")
         with left:
             _large(detail)
         with right:
-            _facts(detail)
+            _facts(detail, unread=unread)
             _predictions(detail)
-            _log(detail)
+            _log(detail, reviewer.name if unread and reviewer else None)
         _others(detail)
         _files(detail)
 
@@ -61,11 +66,12 @@ def _large(detail: CellDetail) -> None:
     st.image(large_picture(source, LARGE_SIDE), alt=alt_text(detail.cell), width="stretch")
 
 
-def _facts(detail: CellDetail) -> None:
+def _facts(detail: CellDetail, *, unread: bool) -> None:
     cell = detail.cell
-    label = f"**{inert(class_title(cell.current_label))}**"
-    changed = f", imported as {inert(class_title(cell.source_label))}" if cell.relabelled else ", as imported"
-    lines = [f"#### Cell {cell.cell_id}", f"{label}{changed}"]
+    source = inert(class_title(cell.source_label))
+    changed = f", imported as {source}" if cell.relabelled else ", as imported"
+    label = f"Imported as {source}" if unread else f"**{inert(class_title(cell.current_label))}**{changed}"
+    lines = [f"#### Cell {cell.cell_id}", label]
     if cell.subject:
         tied = [inert(name) for name in detail.group]
         together = f", kept together with {listed(tied)} (identical cells)" if tied else ""
@@ -92,25 +98,40 @@ def _predictions(detail: CellDetail) -> None:
     st.dataframe({name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)})
 
 
-def _log(detail: CellDetail) -> None:
+def _log(detail: CellDetail, only: str | None) -> None:
+    """The cell's events; `only` names the one reviewer whose events may be seen."""
     st.markdown("**Decisions**")
-    if not detail.log:
+    if only is not None:
+        st.caption("What others said is not shown: you have still to read this cell in a blind worklist.")
+    elif not detail.log:
         st.caption("Nobody has labelled this cell here yet.")
     for entry in detail.log:
-        st.markdown(_entry(entry))
+        if only in (None, entry.reviewer):
+            st.markdown(_entry(entry))
 
 
 def _entry(entry: LogEntry) -> str:
     """One event in words, as Markdown."""
     who = f"{inert(entry.reviewer)}, {when(entry.created_at)}"
-    if entry.kind == "undo":
-        return f"{entry.sequence}. Decision {entry.undoes} taken back ({who})"
+    notes = "".join(f"  \n{inert(note)}" for note in (entry.reason, entry.comment) if note)
+    if entry.kind in _TAKEN_BACK:
+        return f"{entry.sequence}. Decision {entry.about} {_TAKEN_BACK[entry.kind]} ({who}){notes}"
     said = inert(class_title(entry.label or ""))
     said = f"~~{said}~~ (taken back)" if entry.undone else f"**{said}**"
-    kind = ", final decision" if entry.kind == "adjudication" else ""
-    saw = f", seeing run {entry.visible_run_id}" if entry.visible_run_id else ", without seeing a prediction"
-    notes = "".join(f"  \n{inert(note)}" for note in (entry.reason, entry.comment) if note)
-    return f"{entry.sequence}. {said}{kind} ({who}{saw}){notes}"
+    if entry.kind == "redo":
+        return f"{entry.sequence}. Decision {entry.about} brought back: {said} ({who})"
+    marks = [
+        words
+        for words, holds in (
+            ("final decision", entry.kind == "adjudication"),
+            ("given a second time", entry.repeat),
+            ("with others in one decision", entry.batch is not None),
+        )
+        if holds
+    ]
+    saw = record_words.seen(entry.visible, entry.visible_run_id)
+    about = "; ".join([who, *marks, saw[:1].lower() + saw[1:]])
+    return f"{entry.sequence}. {said} ({about}){notes}"
 
 
 def _others(detail: CellDetail) -> None:

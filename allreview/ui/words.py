@@ -41,13 +41,17 @@ def class_badge(name: str, classes: Sequence[str]) -> str:
     return f":{class_colour(name, classes)}-badge[{inert(class_title(name))}]"
 
 
+def viewers_zone() -> ZoneInfo:
+    """The viewer's own time zone, as the browser says it."""
+    try:
+        return ZoneInfo(st.context.timezone or "UTC")
+    except (ZoneInfoNotFoundError, ValueError):
+        return ZoneInfo("UTC")
+
+
 def when(moment: datetime) -> str:
     """The moment in the viewer's own time zone, to the minute."""
-    try:
-        zone = ZoneInfo(st.context.timezone or "UTC")
-    except (ZoneInfoNotFoundError, ValueError):
-        zone = ZoneInfo("UTC")
-    return moment.astimezone(zone).strftime("%-d %b %Y, %H:%M")
+    return moment.astimezone(viewers_zone()).strftime("%-d %b %Y, %H:%M")
 
 
 def run_title(run_id: int, recipe: Recipe) -> str:

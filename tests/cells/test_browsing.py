@@ -245,7 +245,7 @@ def test_counts(session: Session) -> None:
 
 def test_detail_tells_the_whole_log_in_order(session: Session) -> None:
     detail = cell_detail(session, 1, run_id=1)
-    assert [(e.sequence, e.kind, e.label, e.reviewer, e.undone, e.undoes) for e in detail.log] == [
+    assert [(e.sequence, e.kind, e.label, e.reviewer, e.undone, e.about) for e in detail.log] == [
         (1, "decision", "hem", "Ben", True, None),
         (2, "undo", None, "Anna", False, 1),
         (3, "decision", "all", "Anna", False, None),
