@@ -19,6 +19,7 @@ from allreview.cli import (
     exporting,
     operating,
     output,
+    recording,
     reviewing,
     scoring,
     training,
@@ -83,6 +84,11 @@ app.command()(exporting.export)
 app.command()(reviewing.queue)
 app.command()(reviewing.label)
 app.command()(reviewing.undo)
+app.command()(recording.redo)
+app.command()(recording.log)
+app.command()(recording.revert)
+app.command()(recording.restore)
+app.command()(recording.report)
 app.command()(agreeing.assign)
 app.command()(agreeing.worklists)
 app.command()(agreeing.agreement)

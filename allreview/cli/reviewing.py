@@ -98,7 +98,7 @@ def label(
     reviewer_id = annotations.reviewer_named(engine, reviewer)
     with db.reading(engine) as session:
         previous = _current_label(session, found.id)
-        seen = annotations.last_event_id(session, found.id)
+        seen = last_event_id(session, found.id)
     annotation = annotations.decide(
         engine,
         cell_id=found.id,
@@ -113,6 +113,7 @@ def label(
             {
                 "annotation": annotation,
                 "cell": found.id,
+    from allreview.review.events import last_event_id
                 "sha256": found.sha256,
                 "label": chosen,
                 "previous": previous,
@@ -133,7 +134,7 @@ def undo(
     """Take back a reviewer's last decision that stands, of all cells or of one."""
     import db
     from allreview.cells.naming import class_title
-    from allreview.review import annotations
+    from allreview.review import annotations, reverting
     from allreview.store import open_store
 
     engine = open_store(output.settings())
@@ -145,7 +146,7 @@ def undo(
     if decision is None:
         where = "" if cell_id is None else f" on cell {cell_id}"
         raise UserError(f"{reviewer} has no decision{where} that could be undone.")
-    event = annotations.undo(engine, annotation_id=decision.id, reviewer_id=reviewer_id)
+    event = reverting.undo(engine, annotation_id=decision.id, reviewer_id=reviewer_id)
     if json:
         output.emit({"annotation": event, "cell": decision.cell_id, "undone": decision.id})
     else:
@@ -194,12 +195,9 @@ def _current_label(session: "Session", cell_id: int) -> str:
 
 def _require_reviewer(engine: "sa.Engine", name: str) -> None:
     """Undo adds nobody: a name that was never used has nothing to take back."""
-    import sqlalchemy as sa
-
     import db
-    from db.tables import Reviewer as ReviewerRow
+    from allreview.review.annotations import find_reviewer
 
     with db.reading(engine) as session:
-        known = sa.func.lower(ReviewerRow.name) == " ".join(name.split()).lower()
-        if not session.scalar(sa.select(sa.exists().where(known))):
+        if find_reviewer(session, name) is None:
             raise UserError(f"There is no reviewer {name!r}: give the name the decision was made under.")

@@ -177,7 +177,7 @@ def reviewer_named(engine: sa.Engine, name: str) -> int:
     if not 1 <= len(name) <= 200:
         raise UserError("A reviewer's name has 1 to 200 characters.")
     with db.writing(engine) as session:
-        found = session.scalar(sa.select(Reviewer).where(sa.func.lower(Reviewer.name) == name.lower()))
+        found = find_reviewer(session, name)
         if found is None:
             found = Reviewer(name=name)
             session.add(found)
@@ -185,6 +185,14 @@ def reviewer_named(engine: sa.Engine, name: str) -> int:
         if not found.active:
             raise UserError(f"Reviewer {found.name} was deactivated and cannot decide any more.")
         return found.id
+
+
+def find_reviewer(session: Session, name: str) -> Reviewer | None:
+    """The reviewer of that name, in any case, active or not."""
+    # Compared here: SQLite's lower() knows no letters but ASCII, and would take 'łukasz' for another than 'Łukasz'.
+    wanted = " ".join(name.split()).casefold()
+    found = session.scalars(sa.select(Reviewer).order_by(Reviewer.id))
+    return next((reviewer for reviewer in found if reviewer.name.casefold() == wanted), None)
 
 
 def require_reviewer(session: Session, reviewer_id: int) -> None:

@@ -463,6 +463,19 @@ def _cells_of(dataset_id: int, subject: str) -> sa.Select[int]:
     )
 
 
+def last_undone(session: Session, reviewer_id: int) -> Annotation | None:
+    """The undo event by which the reviewer last took back an answer of their own that does not stand again."""
+    answer, redo = aliased(Annotation), aliased(Annotation)
+    origin = sa.func.coalesce(answer.redoes_id, answer.id)
+    again = sa.exists().where(redo.redoes_id == origin, in_force(redo))
+    query = (
+        sa.select(Annotation)
+        .join(answer, answer.id == Annotation.undoes_id)
+        .where(Annotation.kind == "undo", Annotation.reviewer_id == reviewer_id, ~again)
+    )
+    return session.scalar(query.order_by(Annotation.id.desc()).limit(1))
+
+
 def first_paths(session: Session, cell_ids: Iterable[int]) -> dict[int, str]:
     """The path of each cell's first file."""
     found: dict[int, str] = {}

@@ -32,6 +32,7 @@ _STYLE = """<style>
   background: #000; }
 .st-key-log button[kind="tertiary"] { min-height: 1.4rem; padding: 0; justify-content: flex-start; text-align: left; }
 .st-key-log [data-testid="stMarkdownContainer"] { margin-bottom: 0; }
+.st-key-log [data-testid="stCaptionContainer"] { margin-bottom: 0.35rem; }
 .st-key-log p { margin-bottom: 0; overflow-wrap: anywhere; font-size: 0.92rem; line-height: 1.45; }
 </style>"""
 
