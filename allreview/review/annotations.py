@@ -6,7 +6,7 @@ and `StaleView` carries both answers, so that the page can show them side by sid
 
 import uuid
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -111,6 +111,7 @@ def decide_many(
     if not cells:
         raise UserError("No cell is selected.")
     labels = {cell: label if isinstance(label, str) else label[cell] for cell in cells}
+    per_cell = cast("Mapping[int, Collection[str]]", visible) if isinstance(visible, Mapping) else None
     batch = str(uuid.uuid4())
     with db.writing(engine) as session:
         require_reviewer(session, reviewer_id)
@@ -122,7 +123,7 @@ def decide_many(
         if any(seen is not None and cell not in last for cell, seen in cells.items()):
             raise UserError("Unknown event.")
         for cell in sorted(cells):
-            seen_of_cell = visible.get(cell) if isinstance(visible, Mapping) else visible
+            seen_of_cell = per_cell.get(cell) if per_cell is not None else visible
             append(
                 session,
                 cell,

@@ -84,7 +84,7 @@ def overlay(image: Image.Image, heatmap: Heatmap, *, crop: int | None, opacity: 
     result = image.convert("RGB").copy()
     layer = heat_layer(image, heatmap, crop=crop)
     share = float(np.clip(opacity, 0, 1))
-    mask = layer.getchannel("A").point(lambda level: round(level * share))
+    mask = layer.getchannel("A").point([round(level * share) for level in range(256)])
     result.paste(layer.convert("RGB"), None, mask)
     return result
 
