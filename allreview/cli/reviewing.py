@@ -21,7 +21,12 @@ _CELL_HELP = "An id, the first 6 or more digits of a SHA-256, or a path."
 def queue(
     run_id: RunId,
     by: Annotated[
-        str, typer.Option(metavar="STRATEGY", help="How cells are ranked: misclassified or uncertain.")
+        str,
+        typer.Option(
+            metavar="STRATEGY",
+            help="How cells are ranked: misclassified, label-error, uncertain, runs-disagree, readers-disagree, "
+            "outlier or random.",
+        ),
     ] = "misclassified",
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many cells.")] = None,
     parts: Annotated[
@@ -31,6 +36,15 @@ def queue(
             help="Cells of these parts, with commas. Test cells are for blind review: only on request.",
         ),
     ] = "train,validation",
+    control: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Share of cells, mixed in at random, that the model got right."),
+    ] = 0.1,
+    no_diverse: Annotated[
+        bool,
+        typer.Option("--no-diverse", help="Rank by suspicion alone, whatever the subject and the likeness."),
+    ] = False,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides what is drawn at random.")] = 0,
     json: Json = False,
 ) -> None:
     """List the cells that deserve a look by what a run says of them, the most suspicious first."""
@@ -40,7 +54,17 @@ def queue(
 
     wanted = _parts(parts)
     with db.reading(open_store(output.settings())) as session:
-        entries = queue_of(session, run_id, by=by, parts=wanted, limit=limit)
+        entries = queue_of(
+            session,
+            run_id,
+            by=by,
+            parts=wanted,
+            limit=limit,
+            control=control,
+            diverse=not no_diverse,
+            seed=seed,
+            settings=output.settings(),
+        )
     if json:
         output.emit(
             [
@@ -56,6 +80,7 @@ def queue(
                     "probability": entry.probability,
                     "score": entry.score,
                     "reason": entry.reason,
+                    "control": entry.control,
                 }
                 for entry in entries
             ]
@@ -88,6 +113,7 @@ def label(
     import db
     from allreview.cells.naming import class_title, match_class
     from allreview.review import annotations
+    from allreview.review.events import last_event_id
     from allreview.store import open_store
     from db.tables import Dataset
 
@@ -113,7 +139,6 @@ def label(
             {
                 "annotation": annotation,
                 "cell": found.id,
-    from allreview.review.events import last_event_id
                 "sha256": found.sha256,
                 "label": chosen,
                 "previous": previous,

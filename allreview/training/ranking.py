@@ -157,7 +157,8 @@ def neighbours_of(blocks: Sequence[np.ndarray], hashes: list[str]) -> Neighbours
     from sklearn.neighbors import NearestNeighbors
     from sklearn.preprocessing import normalize
 
-    joined: Any = normalize(np.concatenate([normalize(block) for block in blocks], axis=1))
+    alike: list[np.ndarray] = [np.asarray(normalize(block)) for block in blocks]
+    joined: Any = normalize(np.concatenate(alike, axis=1))
     search: Any = NearestNeighbors(metric="cosine", algorithm="brute").fit(joined)
     distances, positions = search.kneighbors(n_neighbors=min(NEIGHBOURS, len(joined) - 1))
     nearest = distances[:, :_TYPICAL_OF].mean(axis=1)

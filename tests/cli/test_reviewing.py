@@ -126,5 +126,5 @@ def test_the_queue_takes_parts_strategy_and_limit(judged: tuple[int, dict[str, i
 
 def test_bad_queues_are_refused(judged: tuple[int, dict[str, int]]) -> None:
     run, _ = judged
-    assert "misclassified, uncertain" in refused("queue", run, "--by", "magic")
+    assert "label-error (doubtful labels)" in refused("queue", run, "--by", "magic")
     assert "train, validation, test" in refused("queue", run, "--parts", "all")
