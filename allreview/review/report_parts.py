@@ -46,10 +46,8 @@ def summary(report: SessionReport) -> list[str]:
             f"{plural(report.unread, 'cell of the worklist has', 'cells of the worklist have')} no answer here."
         )
     if report.withheld:
-        said.append(
-            f"Other readers' answers to {plural(report.withheld, 'cell')} are withheld: who asked for this report has "
-            "still to read them."
-        )
+        answers = plural(report.withheld, "answer of other readers is", "answers of other readers are")
+        said.append(f"{answers} withheld: who asked for this report has still to read here.")
     return said
 
 

@@ -6,7 +6,7 @@ knowing it is left out, and the report says so.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from pathlib import PurePath
@@ -23,7 +23,7 @@ from allreview.review.agreement import Agreement, Compared, Estimate, agreement_
 from allreview.review.blinding import HIDEABLE, hidden_of
 from allreview.review.readings import Reading, readings, units_of
 from allreview.review.record import first_paths
-from allreview.review.withholding import withheld_cells
+from allreview.review.withholding import withheld_cells, withheld_worklists
 from allreview.wording import listed, percent, plural
 from db.tables import (
     Annotation,
@@ -90,7 +90,7 @@ class ReaderSummary:
 class SessionReport:
     """Everything a report says. Labels are stored names; `moves` counts first answers by (source label, answer).
 
-    `withheld` cells are left out, because the viewer has still to read them.
+    `withheld` answers of others are left out, because the viewer has still to read without knowing them.
     """
 
     title: str
@@ -104,7 +104,6 @@ class SessionReport:
     withheld: int
     synthetic: bool
     made_at: datetime
-    file_stem: str
     signatures: list[str] = field(default_factory=list)
 
 
@@ -128,8 +127,13 @@ def report_of(
     sittings, worklist = _found(session, session_id, worklist_id)
     dataset = session.get_one(Dataset, worklist.dataset_id)
     hidden = withheld_cells(session, viewer_id) if viewer_id is not None else set()
-    cells, withheld = _cells(session, sittings, worklist, zone, hidden, viewer_id)
+    reading = viewer_id is not None and worklist.id in withheld_worklists(session, viewer_id)
+    rows = _rows(session, sittings, worklist)
+    told = [row for row in rows if row.reviewer_id == viewer_id or not (reading or row.id in hidden)]
+    withheld = len(rows) - len(told)
+    cells = _cells(session, told, zone)
     readers = _readers(session, sittings, cells)
+    shown_readers = [reader for reader in readers if reader.given or not withheld]
     of_one = len({sitting.reviewer_id for sitting in sittings}) == 1
     used = {answer.label for cell in cells for answer in cell.answers}
     return SessionReport(
@@ -142,17 +146,14 @@ def report_of(
             for answer in cell.answers
             if not answer.repeat
         ),
-        readers=readers,
-        agreement=_agreement(session, worklist, readers, of_one=of_one, withheld=bool(withheld)),
+        readers=shown_readers,
+        agreement=_agreement(session, worklist, readers, of_one=of_one, withheld=reading or bool(withheld)),
         cells=cells,
         unread=_unread(session, worklist, sittings),
         withheld=withheld,
         synthetic=dataset.synthetic,
         made_at=now().astimezone(zone),
-        file_stem=f"reading-report-sitting-{session_id}"
-        if session_id
-        else f"reading-report-worklist-{worklist.id}",
-        signatures=[reader.name for reader in readers],
+        signatures=[reader.name for reader in shown_readers],
     )
 
 
@@ -176,15 +177,8 @@ def _found(
     return sittings, worklist
 
 
-def _cells(
-    session: Session,
-    sittings: list[ReviewSession],
-    worklist: Worklist,
-    zone: tzinfo,
-    hidden: Collection[int],
-    viewer_id: int | None,
-) -> tuple[list[ReadCell], int]:
-    """The cells that were answered, in the worklist's order, and how many are withheld."""
+def _rows(session: Session, sittings: list[ReviewSession], worklist: Worklist) -> Sequence[Any]:
+    """The answers in force of these sittings, in the worklist's order."""
     first = aliased(Annotation)
     query = (
         sa.select(
@@ -214,13 +208,14 @@ def _cells(
         .where(Annotation.session_id.in_([sitting.id for sitting in sittings]), in_force())
         .order_by(WorklistItem.position.nulls_last(), Cell.id, Annotation.sequence)
     )
-    rows = session.execute(query).all()
-    withheld = {row.id for row in rows if row.id in hidden and row.reviewer_id != viewer_id}
+    return session.execute(query).all()
+
+
+def _cells(session: Session, rows: Sequence[Any], zone: tzinfo) -> list[ReadCell]:
+    """The cells with these answers."""
     answers: dict[int, list[Answer]] = defaultdict(list)
     about: dict[int, Any] = {}
     for row in rows:
-        if row.id in withheld and row.reviewer_id != viewer_id:
-            continue
         about[row.id] = row
         answers[row.id].append(
             Answer(
@@ -235,7 +230,7 @@ def _cells(
             )
         )
     paths = first_paths(session, about)
-    cells = [
+    return [
         ReadCell(
             cell_id,
             row.sha256,
@@ -247,7 +242,6 @@ def _cells(
         )
         for cell_id, row in about.items()
     ]
-    return cells, len(withheld)
 
 
 def _readers(session: Session, sittings: list[ReviewSession], cells: list[ReadCell]) -> list[ReaderSummary]:
@@ -371,7 +365,9 @@ def _agreement(
 ) -> list[str]:
     """How much the readers agree, in sentences."""
     if withheld:
-        return ["Agreement is left out until the cells that are still to be read were read."]
+        return [
+            "Agreement is left out as long as who asked for this report has still to read in this worklist."
+        ]
     given = readings(session, dataset_id=worklist.dataset_id, worklist_id=worklist.id)
     found = agreement_of(given, units_of(session, {reading.cell_id for reading in given}))
     names = {reader.name for reader in readers}
