@@ -57,6 +57,7 @@ def choose_view(views: dict[str, str]) -> str:
 def record(dataset: Dataset, reviewer_id: int) -> None:
     """Filters, counts and one page of the log."""
     st.html(_STYLE)
+    reverting_view.said()
     with db.reading(context.engine()) as session:
         log = Log(session, dataset.id, reviewer_id)
         try:
