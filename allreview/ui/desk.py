@@ -1,12 +1,13 @@
 """The reading desk: the cell, what may be known of it, a key for every answer.
 
-The desk is a fragment: a key reruns this much and no more. The picture is drawn first and what can wait last, and
-the pictures of the next cells are prepared while the reviewer looks at this one.
+The desk is a fragment: a key reruns this much and no more. Picture and keys are drawn first and what can wait last,
+and the pictures of the next cells are prepared while the reviewer looks at this one.
 """
 
 from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 import db
 from allreview.review import pace, sittings
@@ -34,7 +35,7 @@ _LOOK_AGAIN_SECONDS = 3.0
 _STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding-top: 1.6rem; padding-bottom: 1.5rem; }
 .st-key-desk-top, .st-key-desk-below { gap: 0.5rem; }
-.st-key-desk-beside { gap: 0.55rem; }
+.st-key-desk-beside { gap: 0.75rem; }
 .st-key-desk-beside p { margin-bottom: 0; line-height: 1.5; }
 .st-key-desk-reasons button, .st-key-desk-methods button { min-height: 1.75rem; padding: 0.1rem 0.55rem; }
 </style>"""
@@ -42,10 +43,8 @@ _STYLE = """<style>
 
 @dataclass(frozen=True)
 class _View:
-    """Everything one drawing of the desk needs from the store."""
+    """What the desk needs from the store besides the cells themselves."""
 
-    cells: list[DeskCell]
-    classes: list[str]
     progress: Progress
     durations: list[int]
     sharing: list[str]
@@ -60,57 +59,63 @@ def desk(sitting: SittingInfo) -> None:
 
 def _desk(sitting: SittingInfo) -> None:
     with guarded():
-        view = _look_up(sitting)
-        with st.container(key="desk-top"):
-            _top(sitting, view)
-        if not view.cells:
-            _nothing_left(sitting, view)
+        cells = sittings.upcoming(context.engine(), sitting.id, saliency_view.AHEAD)
+        top = st.container(key="desk-top")
+        if cells:
+            _cell(sitting, cells, top)
             return
-        _cell(sitting, view)
+        view = _view(sitting, None)
+        with top:
+            _top(sitting, view)
+        _nothing_left(sitting, view)
 
 
-def _look_up(sitting: SittingInfo) -> _View:
-    engine = context.engine()
-    cells = sittings.upcoming(engine, sitting.id, saliency_view.AHEAD)
-    with db.reading(engine) as session:
+def _view(sitting: SittingInfo, cell: DeskCell | None) -> _View:
+    with db.reading(context.engine()) as session:
         return _View(
-            cells=cells,
-            classes=session.get_one(Dataset, sitting.dataset_id).classes,
             progress=sittings.progress(session, sitting.id),
             durations=pace.recent_durations(session, sitting.id),
             sharing=sittings.shared_with(session, sitting.id),
-            others=sittings.answers_of_others(session, cells[0], sitting.reviewer_id) if cells else [],
+            others=sittings.answers_of_others(session, cell, sitting.reviewer_id) if cell else [],
         )
 
 
-def _cell(sitting: SittingInfo, view: _View) -> None:
-    cell = view.cells[0]
-    run_id = sitting.run_id
-    turn = desk_keys.turn_of(sitting, cell)
+def _cell(sitting: SittingInfo, cells: list[DeskCell], top: DeltaGenerator) -> None:
+    cell, run_id = cells[0], sitting.run_id
+    classes = _classes(sitting.dataset_id)
     methods = saliency_view.chosen_methods()
+    turn = desk_keys.turn_of(sitting, cell)
     pictures, beside = st.columns([10, 4], gap="small")
     below = st.container(key="desk-below")
     strips = st.container()
     with pictures:
         shown = saliency_view.shown(turn.number, cell, sitting.dataset_id, run_id, methods)
-        viewer.viewer(shown, desk_help.sheet(view.classes))
+        viewer.viewer(shown, desk_help.sheet(classes))
     with below:
         if not desk_keys.conflict(turn):
-            desk_keys.keys(turn, view.classes)
+            desk_keys.keys(turn, classes)
     desk_keys.note_drawn(turn)
+    view = _view(sitting, cell)
+    with top:
+        _top(sitting, view)
     with beside.container(key="desk-beside"):
-        desk_facts.facts(cell, view.classes, view.others)
+        desk_facts.facts(cell, classes, view.others)
         if cell.shows("prediction") and run_id is not None:
             saliency_view.choose_methods()
         desk_keys.note(turn)
         if shows_reason(sitting.hidden | cell.hidden):
             st.caption(f"Queue: {inert(sitting.worklist)}")
     if saliency_view.waiting(cell, run_id, methods):
-        st.fragment(_wait_for_heat, run_every=0.5, key=f"heat-{cell.cell_id}")(sitting, cell)
-    saliency_view.ask_ahead(run_id, methods, view.cells)
+        st.fragment(_wait_for_heat, run_every=0.5, key=f"heat-{turn.number}")(sitting, cell)
+    saliency_view.ask_ahead(run_id, methods, cells)
     with strips:
-        desk_strips.strips(sitting, cell, view.classes)
-    saliency_view.prefetch(run_id, methods, view.cells)
+        desk_strips.strips(sitting, cell)
+    saliency_view.prefetch(run_id, methods, cells)
+
+
+def _classes(dataset_id: int) -> list[str]:
+    with db.reading(context.engine()) as session:
+        return session.get_one(Dataset, dataset_id).classes
 
 
 def _top(sitting: SittingInfo, view: _View) -> None:
@@ -148,17 +153,18 @@ def _wait_for_heat(sitting: SittingInfo, cell: DeskCell) -> None:
 
 def _wait_for_others(sitting: SittingInfo) -> None:
     with guarded():
-        if sittings.upcoming(context.engine(), sitting.id, 1):
+        given_back = sittings.upcoming(context.engine(), sitting.id, 1)
+        if given_back or not _view(sitting, None).progress.left:
             st.rerun(scope="app")
 
 
 def _nothing_left(sitting: SittingInfo, view: _View) -> None:
     progress = view.progress
     if progress.left > 0:
-        who = f" on the desk of {inert(listed(view.sharing))}" if view.sharing else " with other readers"
-        verb = "is" if progress.left == 1 else "are"
+        who = f"on the desk of {inert(listed(view.sharing))}" if view.sharing else "with other readers"
+        last = "last cell is" if progress.left == 1 else f"last {progress.left:,} cells are"
         st.info(
-            f"Nothing is left for you: the last {plural(progress.left, 'cell')} {verb}{who}. "
+            f"Nothing is left for you: the {last} {who}. "
             "What is given back comes here by itself.",
             icon=":material/hourglass_empty:",
         )

@@ -1,7 +1,8 @@
 """What a reviewer does at the desk: answer, reason, note, skip, undo, redo.
 
 Answers are written in the button's callback, which runs before anything is drawn, so "saved" is only ever said of
-what was committed. Every button's key names its turn: a click that was meant for the cell before cannot reach this.
+what was committed. Every button's key names its turn: a click that was meant for the cell before does not reach the
+next one, and is refused.
 """
 
 import time
@@ -18,7 +19,7 @@ from allreview.review.events import StaleView
 from allreview.review.sittings import DeskCell, SittingInfo
 from allreview.ui import context, desk_help
 from allreview.ui.errors import log_error
-from allreview.ui.viewer import NOTE_BOX, REASONS_BOX, REDO_BOX
+from allreview.ui.viewer import NOTE_BOX, REASONS_BOX, REDO_BOX, TURN_FIELD
 from allreview.ui.words import inert
 
 _LAST = "desk-last"
@@ -39,7 +40,7 @@ class Turn:
 
     @property
     def note_key(self) -> str:
-        return f"note-{self.number}"
+        return f"{TURN_FIELD}{self.number}"
 
     @property
     def reasons_key(self) -> str:
@@ -174,7 +175,17 @@ def _reported() -> Iterator[None]:
         st.session_state[_LAST] = f"not saved: something went wrong ({log_error()})"
 
 
+def _over(turn: Turn) -> bool:
+    """Whether another cell lies on the desk by now: the click came from buttons that were about to go."""
+    over = st.session_state.get(_TURN, (None, 0))[1] != turn.number
+    if over:
+        st.session_state[_LAST] = "not saved: the next cell was already on the desk"
+    return over
+
+
 def _decide(turn: Turn, label: str, seen: int | None) -> None:
+    if _over(turn):
+        return
     number, drawn = st.session_state.get(_DRAWN, (None, 0.0))
     took = round((time.monotonic() - drawn) * 1000) if number == turn.number else None
     if took is not None and took < _QUICKEST_MS:
@@ -208,6 +219,8 @@ def _refused(stale: StaleView, turn: Turn, label: str) -> None:
 
 
 def _skip(turn: Turn) -> None:
+    if _over(turn):
+        return
     st.session_state.pop(_CONFLICT, None)
     with _reported():
         sittings.skip(context.engine(), turn.sitting_id, turn.cell.cell_id)

@@ -83,7 +83,7 @@ def _worklists(dataset_id: int, reviewer_id: int) -> None:
             )
         )
         left = {
-            row.id: worklists.left_for(session, session.get_one(Worklist, row.id), reviewer_id)
+            row.id: worklists.left_for(session, session.get_one(Worklist, row.id), reviewer_id)[1]
             for row in found
         }
     waiting = [row for row in found if left[row.id]]

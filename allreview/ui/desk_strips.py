@@ -29,7 +29,7 @@ _STYLE = """<style>
 </style>"""
 
 
-def strips(sitting: SittingInfo, cell: DeskCell, classes: Sequence[str]) -> None:
+def strips(sitting: SittingInfo, cell: DeskCell) -> None:
     """Both strips, each only where there is something to show."""
     with db.reading(context.engine()) as session:
         others = sittings.subject_strip(session, cell, _OTHERS)

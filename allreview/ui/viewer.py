@@ -18,6 +18,8 @@ METHODS_BOX = "desk-methods"
 NOTE_BOX = "desk-note"
 REDO_BOX = "desk-redo"
 """Keys of the containers whose buttons and field the viewer's keys press and reach."""
+TURN_FIELD = "note-"
+"""With the turn's number, the key of the field that is drawn last of what belongs to the turn."""
 
 STANDARD_ZOOM = 1.5
 _BELOW = 340
@@ -64,8 +66,9 @@ def viewer(shown: Shown, help_sheet: desk_help.Sheet) -> None:
             "help": help_sheet,
             "below": _BELOW,
             "method_keys": desk_help.METHOD_KEYS.lower(),
-            "method_buttons": f".st-key-{METHODS_BOX} button",
-            "reason_buttons": f".st-key-{REASONS_BOX} button",
+            "method_buttons": f".st-key-{METHODS_BOX} button[aria-pressed]",
+            "reason_buttons": f".st-key-{REASONS_BOX} button[aria-pressed]",
+            "turn_field": f".st-key-{TURN_FIELD}",
             "redo_button": f".st-key-{REDO_BOX} button",
             "note_field": f".st-key-{NOTE_BOX}",
         },

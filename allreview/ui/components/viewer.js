@@ -35,6 +35,7 @@ function makeViewer(root) {
   let asked = 0;
   let drawn = [];
   let said = "";
+  let noteWanted = false;
 
   function remembered() {
     try {
@@ -59,40 +60,65 @@ function makeViewer(root) {
   async function show(next) {
     const turn = ++asked;
     data = next;
-    const sources = [next.picture, ...next.heat.map((pane) => pane.layer)].filter(Boolean);
-    await Promise.all(sources.map(decoded));
+    const images = wanted(next).map((pane) => [made("picture", pane.picture), made("layer", pane.layer)]);
+    await Promise.all(images.flat().map((image) => image && image.decode().catch(() => undefined)));
+    if (shown !== next.turn) await restOf(next.turn);
     if (turn !== asked) return; // a later cell came first
     if (shown !== next.turn) pan = { x: 0, y: 0 };
     fillSheet(next.help);
-    rebuild();
+    rebuild(images);
     await new Promise((done) => requestAnimationFrame(done));
     if (turn !== asked) return;
     shown = next.turn;
     panes.dataset.drawn = next.turn;
+    if (noteWanted) writeNote();
   }
 
-  function decoded(source) {
+  // The picture waits for what is said beside it and for its buttons: who sees a cell can answer it, and it alone.
+  async function restOf(turn) {
+    const end = performance.now() + 1000;
+    while (!isDrawn(turn) && performance.now() < end) {
+      await new Promise((done) => requestAnimationFrame(done));
+    }
+  }
+
+  function isDrawn(turn) {
+    return document.querySelector(`${data.turn_field}${turn}`) !== null;
+  }
+
+  function made(name, source) {
+    if (!source) return null;
     const image = new Image();
+    image.className = name;
+    image.alt = "";
+    image.draggable = false;
     image.src = source;
-    return image.decode().catch(() => undefined);
+    return image;
   }
 
-  function wanted() {
-    const plain = { picture: data.picture, layer: null, title: "", note: data.note };
-    const heat = data.heat.map((pane) => ({ picture: data.picture, ...pane }));
-    if (!data.picture || heat.length === 0) return data.empty ? [plain, { empty: data.empty }] : [plain];
+  function wanted(of) {
+    const plain = { picture: of.picture, note: of.note };
+    const heat = of.heat.map((pane) => ({ picture: of.picture, ...pane }));
+    if (!of.picture || heat.length === 0) return of.empty ? [plain, { note: of.empty }] : [plain];
     return settings.mode === "over" ? heat : [plain, ...heat];
   }
 
-  function rebuild() {
-    const content = wanted();
+  function rebuild(images) {
+    const content = wanted(data);
     while (drawn.length > content.length) drawn.pop().box.remove();
     while (drawn.length < content.length) {
       const pane = makePane();
       drawn.push(pane);
       panes.append(pane.box);
     }
-    content.forEach((one, index) => fillPane(drawn[index], one));
+    content.forEach((one, index) => {
+      const [picture, layer] = images?.[index] || [made("picture", one.picture), made("layer", one.layer)];
+      Object.assign(drawn[index], { picture, layer });
+      drawn[index].stack.replaceChildren(...[picture, layer].filter(Boolean));
+      drawn[index].title.textContent = one.title || "";
+      drawn[index].note.textContent = one.note || "";
+      drawn[index].box.classList.toggle("middle", !picture);
+    });
     find(".heat-tools").hidden = data.heat.length === 0;
     arrange();
   }
@@ -100,37 +126,12 @@ function makeViewer(root) {
   function makePane() {
     const box = document.createElement("div");
     box.className = "pane";
-    const stack = document.createElement("div");
+    const [stack, title, note] = ["div", "span", "span"].map((kind) => document.createElement(kind));
     stack.className = "stack";
-    const picture = new Image();
-    picture.className = "picture";
-    const layer = new Image();
-    layer.className = "layer";
-    for (const image of [picture, layer]) {
-      image.alt = "";
-      image.draggable = false;
-    }
-    stack.append(picture, layer);
-    const title = document.createElement("span");
     title.className = "title";
-    const note = document.createElement("span");
     note.className = "note";
     box.append(stack, title, note);
-    return { box, stack, picture, layer, title, note };
-  }
-
-  function fillPane(pane, content) {
-    setSource(pane.picture, content.empty ? null : content.picture);
-    setSource(pane.layer, content.empty ? null : content.layer);
-    pane.title.textContent = content.title || "";
-    pane.note.textContent = content.empty || content.note || "";
-    pane.box.classList.toggle("middle", pane.picture.hidden);
-  }
-
-  function setSource(image, source) {
-    image.hidden = !source;
-    if (!source) image.removeAttribute("src");
-    else if (image.src !== source) image.src = source;
+    return { box, stack, title, note, picture: null, layer: null };
   }
 
   // -- where it is drawn --------------------------------------------------------------------------------
@@ -168,9 +169,11 @@ function makeViewer(root) {
       pane.stack.style.transform =
         `translate(-50%, -50%) translate(${pan.x}px, ${pan.y}px) scale(${scale})`;
       const filter = `brightness(${settings.brightness}) contrast(${settings.contrast})`;
-      pane.picture.style.filter = settings.brightness === 1 && settings.contrast === 1 ? "" : filter;
-      pane.picture.style.imageRendering = scale * devicePixelRatio > 1 ? "pixelated" : "auto";
-      pane.layer.style.opacity = settings.heat ? settings.opacity : 0;
+      if (pane.picture) {
+        pane.picture.style.filter = settings.brightness === 1 && settings.contrast === 1 ? "" : filter;
+        pane.picture.style.imageRendering = scale * devicePixelRatio > 1 ? "pixelated" : "auto";
+      }
+      if (pane.layer) pane.layer.style.opacity = settings.heat ? settings.opacity : 0;
     }
     label();
   }
@@ -295,7 +298,6 @@ function makeViewer(root) {
     b: "brighter", B: "darker", k: "more-contrast", K: "less-contrast",
     ".": "more-heat", ",": "less-heat", v: "heat", o: "mode", "?": "help",
   };
-  const ANSWERS = /^[1-9uxs]$/i;
 
   const take = (event) => {
     event.preventDefault();
@@ -317,27 +319,47 @@ function makeViewer(root) {
       return;
     }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.shiftKey && /^Digit[1-9]$/.test(event.code)) {
+    const key = meant(event);
+    if (noteWanted) {
+      take(event); // it was meant for a note whose field is not there yet
+    } else if (event.shiftKey && /^Digit[1-9]$/.test(event.code)) {
       take(event);
-      if (!event.repeat) press(data.reason_buttons, Number(event.code.slice(5)) - 1);
-    } else if (event.key === "n") {
+      if (!event.repeat && ready()) press(data.reason_buttons, Number(event.code.slice(5)) - 1);
+    } else if (key === "n") {
       take(event);
-      document.querySelector(`${data.note_field} input`)?.focus();
-    } else if (event.key === "Z" && event.shiftKey) {
+      if (ready()) writeNote();
+      else noteWanted = true;
+    } else if (key === "Z") {
       take(event);
       if (!event.repeat) press(data.redo_button, 0);
-    } else if (data.method_keys.includes(event.key)) {
+    } else if (data.method_keys.includes(key)) {
       take(event);
-      if (!event.repeat) press(data.method_buttons, data.method_keys.indexOf(event.key));
-    } else if (event.key in KEYS) {
+      if (!event.repeat) press(data.method_buttons, data.method_keys.indexOf(key));
+    } else if (key in KEYS) {
       take(event);
-      actions[KEYS[event.key]]();
-    } else if (/^[zy]$/i.test(event.key)) {
+      actions[KEYS[key]]();
+    } else if (/^[zy]$/.test(key)) {
       if (event.repeat) take(event);
-    } else if (ANSWERS.test(event.key) && (event.repeat || shown !== data.turn)) {
-      // A key that is held down answers once; and nobody answers a cell whose picture is not there yet.
+    } else if (/^[1-9uxs]$/.test(key) && (event.repeat || !ready())) {
+      // A key that is held down answers once; nobody answers a cell whose picture is not there yet, nor with
+      // the buttons of the cell before.
       take(event);
     }
+  }
+
+  // The same with the caps lock on.
+  function meant(event) {
+    if (event.key.length !== 1) return event.key;
+    return event.shiftKey ? event.key.toUpperCase() : event.key.toLowerCase();
+  }
+
+  function writeNote() {
+    noteWanted = false;
+    document.querySelector(`${data.note_field} input`)?.focus();
+  }
+
+  function ready() {
+    return shown === data.turn && isDrawn(data.turn);
   }
 
   function writtenIn(event) {
