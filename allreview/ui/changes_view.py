@@ -25,6 +25,7 @@ _STYLE = """<style>
 .st-key-changed [class*="st-key-changed-"] { border-top: 1px solid rgba(128, 128, 128, 0.22); padding: 0.5rem 0; }
 .st-key-changed img { width: 56px !important; min-width: 56px; height: 56px !important; object-fit: contain;
   background: #000; }
+.st-key-changed [data-testid="stElementToolbar"] { display: none; }
 .st-key-changed button[kind="tertiary"] { min-height: 1.4rem; padding: 0; justify-content: flex-start; }
 .st-key-changed [data-testid="stMarkdownContainer"] { margin-bottom: 0; }
 .st-key-changed p { margin-bottom: 0; overflow-wrap: anywhere; font-size: 0.92rem; line-height: 1.45; }

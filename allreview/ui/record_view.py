@@ -30,6 +30,7 @@ _STYLE = """<style>
 .st-key-log [class*="st-key-line-of-"] { padding-left: 2.5rem; }
 .st-key-log img { width: 56px !important; min-width: 56px; height: 56px !important; object-fit: contain;
   background: #000; }
+.st-key-log [data-testid="stElementToolbar"] { display: none; }
 .st-key-log button[kind="tertiary"] { min-height: 1.4rem; padding: 0; justify-content: flex-start; text-align: left; }
 .st-key-log [data-testid="stMarkdownContainer"] { margin-bottom: 0; }
 .st-key-log [data-testid="stCaptionContainer"] { margin-bottom: 0.35rem; }
