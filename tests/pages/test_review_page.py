@@ -1,5 +1,6 @@
 """Review: what the desk shows, saves and refuses. Keys are tested in the browser."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,12 @@ import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 import db
-from allreview.review.annotations import decide, reviewer_named
-from allreview.settings import current_settings
-from allreview.store import open_store
+from allreview.review import worklists
+from allreview.review.annotations import decide
+from allreview.review.queues import queue_of
+from allreview.review.reasons import REASONS
 from db.tables import Annotation, ReviewSession
-from tests.factory import finished_run, small_store
+from tests.factory import Store, finished_run, small_store
 
 APP = str(Path(__file__).parent.parent.parent / "app.py")
 
@@ -38,10 +40,19 @@ def log(engine: sa.Engine) -> list[tuple[str, str | None]]:
         return [(kind, label) for kind, label in rows]
 
 
+@dataclass(frozen=True)
+class Mistakes:
+    """A store with a run; `cells` are those it is wrong about, as the queue has them, the last for testing."""
+
+    store: Store
+    run: int
+    cells: list[int]
+
+
 @pytest.fixture(autouse=True)
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """AppTest presses sooner than a person could have seen the cell; the browser tests keep the limit."""
-    monkeypatch.setattr("allreview.ui.desk._QUICKEST_MS", 0)
+    monkeypatch.setattr("allreview.ui.desk_keys._QUICKEST_MS", 0)
 
 
 def test_an_empty_store_and_a_store_without_runs(sqlite_engine: sa.Engine) -> None:
@@ -51,38 +62,126 @@ def test_an_empty_store_and_a_store_without_runs(sqlite_engine: sa.Engine) -> No
     assert "train a model first" in review_page(reviewer="Ann").info[0].value
 
 
-@pytest.mark.real
-def test_a_sitting_from_start_to_undo(trained) -> None:
-    engine = open_store(current_settings())
-    before = log(engine)
-    app = press(review_page(reviewer="Ann", run=str(trained.run)), "Start reading")
+@pytest.fixture
+def mistakes(sqlite_engine: sa.Engine) -> Mistakes:
+    """Five cells a run is wrong about, one of subject 2 for testing."""
+    store = small_store(sqlite_engine)
+    cells = [*store.cells["1"], store.cells["2"][0]]
+    run = finished_run(
+        sqlite_engine,
+        store,
+        {cell: ("hem", 0.9 - place / 100) for place, cell in enumerate(cells)},
+        parts={cells[-1]: "test"},
+    )
+    return Mistakes(store, run, cells)
+
+
+def words(app: AppTest) -> str:
+    """All that is said on the page, the status line too."""
+    texts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.success, *app.error]
+    status = [str(element.proto.text) for element in app.get("progress")]
+    return " ".join([*status, *(str(element.value) for element in texts)])
+
+
+def test_a_sitting_from_start_to_redo(sqlite_engine: sa.Engine, mistakes: Mistakes) -> None:
+    app = press(review_page(reviewer="Ann"), "Start reading")
+    assert "0 of 4 read" in words(app)
+    app.text_input(key="note-1").set_value("smudged").run()
     press(app, "Normal (hem)")
+    assert "saved: Normal (hem)" in words(app)
     press(app, "Unsure")
     press(app, "Skip")
-    assert log(engine) == [*before, ("decision", "hem"), ("decision", "unsure")]
+    assert log(sqlite_engine) == [("decision", "hem"), ("decision", "unsure")]
     press(app, "Undo")
     press(app, "Undo")
-    assert log(engine)[-1] == ("undo", None)
-    with db.reading(engine) as session:
-        kept = session.scalars(sa.select(Annotation).order_by(Annotation.id.desc())).all()
-    assert kept[1].visible_run_id == trained.run
-    assert kept[1].duration_ms is not None
+    press(app, "Undo")
+    assert log(sqlite_engine)[2:] == [("undo", None), ("undo", None)]
+    press(app, "Redo")
+    assert log(sqlite_engine)[4:] == [("redo", "hem")]
+    press(app, "Undo")
+    assert app.text_input[0].value == "smudged"
+    with db.reading(sqlite_engine) as session:
+        first = session.scalars(sa.select(Annotation).order_by(Annotation.id)).first()
+    assert first is not None
+    assert (first.visible_run_id, first.comment) == (mistakes.run, "smudged")
+    assert first.duration_ms is not None
 
 
-@pytest.mark.real
-def test_a_conflict_shows_both_answers_and_overwrites_nothing(trained) -> None:
-    engine = open_store(current_settings())
-    app = press(review_page(reviewer="Ann", run=str(trained.run)), "Start reading")
-    key = next(button.key for button in app.button if button.label == "Unsure")
-    cell = int(key.rsplit("-", 1)[1])
-    ben = reviewer_named(engine, "Ben")
-    decide(engine, cell_id=cell, label="hem", reviewer_id=ben, seen=None)
+def test_a_draft_outlives_the_page_and_goes_with_the_answer(
+    sqlite_engine: sa.Engine, mistakes: Mistakes
+) -> None:
+    app = press(review_page(reviewer="Ann"), "Start reading")
+    app.text_input(key="note-1").set_value("half a thou").run()
+    app.button_group(key="reasons-1").set_value([REASONS[1]]).run()
+    again = review_page(reviewer="Ann", sitting="1")
+    assert again.text_input(key="note-1").value == "half a thou"
+    assert again.button_group(key="reasons-1").value == [REASONS[1]]
+    press(again, "Unusable")
+    with db.reading(sqlite_engine) as session:
+        (event,) = session.scalars(sa.select(Annotation)).all()
+    assert (event.reason, event.comment) == (REASONS[1], "half a thou")
+
+
+def test_a_conflict_shows_both_answers_and_overwrites_nothing(
+    sqlite_engine: sa.Engine, mistakes: Mistakes
+) -> None:
+    app = press(review_page(reviewer="Ann"), "Start reading")
+    decide(sqlite_engine, cell_id=mistakes.cells[0], label="hem", reviewer_id=mistakes.store.ben, seen=None)
     press(app, "ALL")
     assert "Ben said Normal (hem) while you were looking" in app.warning[0].value
-    assert log(engine)[-1] == ("decision", "hem")
+    assert log(sqlite_engine) == [("decision", "hem")]
     press(app, "Keep theirs")
-    assert log(engine)[-1] == ("decision", "hem")
+    assert log(sqlite_engine) == [("decision", "hem")]
     assert not app.warning
+
+
+def test_two_who_ask_the_same_share_a_worklist_and_are_told(
+    sqlite_engine: sa.Engine, mistakes: Mistakes
+) -> None:
+    ann = press(review_page(reviewer="Ann"), "Start reading")
+    ben = press(review_page(reviewer="Ben"), "Start reading")
+    assert "shared with Ann" in words(ben)
+    for _ in range(3):
+        press(ben, "Unsure")
+    assert "Nothing is left for you: the last cell is on the desk of Ann." in words(ben)
+    press(ann, "Leave")
+    assert "1 of 4 cells left" in words(ann)
+    assert "3 of 4 read" in words(ben.run())
+
+
+def test_blind_sittings_say_nothing_of_what_is_hidden(sqlite_engine: sa.Engine, mistakes: Mistakes) -> None:
+    app = review_page(reviewer="Ann")
+    for toggle in app.toggle:
+        toggle.set_value(True)
+    app.run()
+    press(app, "Start reading")
+    said = words(app)
+    assert "Hidden: the model's opinion, the source label, the subject and other reviewers' answers." in said
+    for hidden in ("badge", "Model:", "Label:", "Subject", "Prediction", "differ", "%"):
+        assert hidden not in said
+    press(app, "Unsure")
+    with db.reading(sqlite_engine) as session:
+        (event,) = session.scalars(sa.select(Annotation)).all()
+    assert (event.visible, event.visible_run_id) == ([], None)
+
+
+def test_a_worklist_is_opened_by_its_address(sqlite_engine: sa.Engine, mistakes: Mistakes) -> None:
+    with db.reading(sqlite_engine) as session:
+        entries = queue_of(session, mistakes.run, parts=("train",))
+    made = worklists.create(
+        sqlite_engine,
+        dataset_id=mistakes.store.dataset,
+        name="Second look",
+        strategy="misclassified",
+        entries=entries,
+        run_id=mistakes.run,
+        readers=[mistakes.store.ann],
+    )
+    assert "0 of 4 read" in words(review_page(reviewer="Ann", worklist=str(made)))
+    assert "Second look" in words(review_page(reviewer="Ann"))
+    refused = review_page(reviewer="Ben", worklist=str(made))
+    assert "is assigned to Ann" in refused.error[0].value
+    assert "Second look" not in words(refused).replace(refused.error[0].value, "")
 
 
 def test_a_decision_the_store_cannot_take_is_never_called_saved(
@@ -100,14 +199,14 @@ def test_a_decision_the_store_cannot_take_is_never_called_saved(
     assert log(sqlite_engine) == []
 
 
-@pytest.mark.real
-def test_a_decision_that_comes_too_soon_is_not_saved(trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("allreview.ui.desk._QUICKEST_MS", 60_000)
-    engine = open_store(current_settings())
-    before = log(engine)
-    app = press(review_page(reviewer="Ann", run=str(trained.run)), "Start reading")
+def test_a_decision_that_comes_too_soon_is_not_saved(
+    sqlite_engine: sa.Engine, mistakes: Mistakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allreview.ui.desk_keys._QUICKEST_MS", 60_000)
+    app = press(review_page(reviewer="Ann"), "Start reading")
     press(app, "ALL")
-    assert log(engine) == before
+    assert "before the cell could be seen" in words(app)
+    assert log(sqlite_engine) == []
 
 
 def test_a_run_without_mistakes_has_nothing_to_read(sqlite_engine: sa.Engine) -> None:
