@@ -37,6 +37,7 @@ _STYLE = """<style>
 .st-key-desk-top, .st-key-desk-below { gap: 0.5rem; }
 .st-key-desk-beside { gap: 0.75rem; }
 .st-key-desk-beside p { margin-bottom: 0; line-height: 1.5; }
+.st-key-desk-beside [data-testid="stMarkdownContainer"] { margin-bottom: 0; }
 .st-key-desk-reasons button, .st-key-desk-methods button { min-height: 1.75rem; padding: 0.1rem 0.55rem; }
 </style>"""
 
@@ -64,6 +65,7 @@ def _desk(sitting: SittingInfo) -> None:
         if cells:
             _cell(sitting, cells, top)
             return
+        desk_keys.clear_desk()
         view = _view(sitting, None)
         with top:
             _top(sitting, view)
@@ -164,8 +166,7 @@ def _nothing_left(sitting: SittingInfo, view: _View) -> None:
         who = f"on the desk of {inert(listed(view.sharing))}" if view.sharing else "with other readers"
         last = "last cell is" if progress.left == 1 else f"last {progress.left:,} cells are"
         st.info(
-            f"Nothing is left for you: the {last} {who}. "
-            "What is given back comes here by itself.",
+            f"Nothing is left for you: the {last} {who}. What is given back comes here by itself.",
             icon=":material/hourglass_empty:",
         )
         st.fragment(_wait_for_others, run_every=_LOOK_AGAIN_SECONDS, key=f"others-{sitting.id}")(sitting)

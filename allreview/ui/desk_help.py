@@ -11,6 +11,7 @@ Sheet = list[tuple[str, list[tuple[list[str], str]]]]
 """Sections of (title, lines), a line being (keys, what they do)."""
 
 UNSURE_KEY, UNUSABLE_KEY, SKIP_KEY, UNDO_KEY, REDO_KEY = "U", "X", "S", "Z", "Y"
+THEIRS_KEY, MINE_KEY = "T", "A"
 METHOD_KEYS = "DFGH"
 
 
@@ -36,7 +37,12 @@ def sheet(classes: Sequence[str]) -> Sheet:
                 ([SKIP_KEY], "Skip, and come back later"),
                 ([UNDO_KEY], "Undo the last answer or skip"),
                 ([REDO_KEY], "Redo; also Shift + Z"),
+                (["?"], "This sheet"),
             ],
+        ),
+        (
+            "When somebody else was faster",
+            [([THEIRS_KEY], "Keep their answer"), ([MINE_KEY], "Record yours as well")],
         ),
         ("Note", [(["N"], "Write a note"), (["Enter"], "Keep the note and go back to the keys")]),
         ("Reason", reasons),
@@ -59,5 +65,4 @@ def sheet(classes: Sequence[str]) -> Sheet:
                 ([".", ","], "More opaque, less"),
             ],
         ),
-        ("Help", [(["?"], "This sheet")]),
     ]

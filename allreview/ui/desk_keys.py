@@ -25,6 +25,7 @@ from allreview.ui.words import inert
 _LAST = "desk-last"
 _CONFLICT = "desk-conflict"
 _TURN = "desk-turn"
+_NO_TURN = (None, 0, None)
 _DRAWN = "desk-drawn"
 _QUICKEST_MS = 200
 """A key that comes sooner after the cell was drawn was meant for the cell before it."""
@@ -32,11 +33,15 @@ _QUICKEST_MS = 200
 
 @dataclass(frozen=True)
 class Turn:
-    """One time that one cell lies on the desk. A cell that comes again has another number."""
+    """One time that one cell lies on the desk. A cell that comes again has another number.
+
+    `seen` is the cell's last event when it was laid there: what comes later was not there to see.
+    """
 
     sitting_id: int
     cell: DeskCell
     number: int
+    seen: int | None
 
     @property
     def note_key(self) -> str:
@@ -66,16 +71,22 @@ def forget() -> None:
     """The next sitting starts without the words of this one."""
     for key in (_LAST, _CONFLICT):
         st.session_state.pop(key, None)
+    clear_desk()
 
 
 def turn_of(sitting: SittingInfo, cell: DeskCell) -> Turn:
-    """The turn of the cell on the desk: the same while nothing happened to it."""
-    what = (sitting.id, cell.cell_id, cell.last_event_id, cell.repeat)
-    last, number = st.session_state.get(_TURN, (None, 0))
+    """The turn of the cell on the desk: the same as long as it lies there."""
+    what = (sitting.id, cell.cell_id, cell.repeat)
+    last, number, seen = st.session_state.get(_TURN, _NO_TURN)
     if last != what:
-        number += 1
-        st.session_state[_TURN] = (what, number)
-    return Turn(sitting.id, cell, number)
+        number, seen = number + 1, cell.last_event_id
+        st.session_state[_TURN] = (what, number, seen)
+    return Turn(sitting.id, cell, number, seen)
+
+
+def clear_desk() -> None:
+    """No cell lies on the desk: the next one, be it the same as the last, has a turn of its own."""
+    st.session_state[_TURN] = (None, *st.session_state.get(_TURN, _NO_TURN)[1:])
 
 
 def note_drawn(turn: Turn) -> None:
@@ -94,7 +105,7 @@ def keys(turn: Turn, classes: Sequence[str]) -> None:
                 shortcut=key,
                 type="primary" if label in classes else "secondary",
                 on_click=_decide,
-                args=(turn, label, turn.cell.last_event_id),
+                args=(turn, label, turn.seen),
             )
         st.button(
             "Skip",
@@ -154,10 +165,18 @@ def conflict(turn: Turn) -> bool:
         return False
     st.warning(inert(found.sentence), icon=":material/group:")
     with st.container(horizontal=True):
-        st.button("Keep theirs", type="primary", key="keep_theirs", on_click=_skip, args=(turn,))
+        st.button(
+            "Keep theirs",
+            type="primary",
+            key="keep_theirs",
+            shortcut=desk_help.THEIRS_KEY,
+            on_click=_skip,
+            args=(turn,),
+        )
         st.button(
             f"Record {inert(class_title(found.label))} as well",
             key="record_mine",
+            shortcut=desk_help.MINE_KEY,
             on_click=_decide,
             args=(turn, found.label, found.newer_id),
         )
@@ -177,7 +196,7 @@ def _reported() -> Iterator[None]:
 
 def _over(turn: Turn) -> bool:
     """Whether another cell lies on the desk by now: the click came from buttons that were about to go."""
-    over = st.session_state.get(_TURN, (None, 0))[1] != turn.number
+    over = st.session_state.get(_TURN, _NO_TURN)[1] != turn.number
     if over:
         st.session_state[_LAST] = "not saved: the next cell was already on the desk"
     return over
@@ -253,7 +272,10 @@ def _keep_draft(turn: Turn) -> None:
 
 
 def _reason(turn: Turn) -> str | None:
-    return reasons.joined(st.session_state.get(turn.reasons_key) or ())
+    """The chosen reasons; while two answers are compared there are no buttons, and the draft stands."""
+    if turn.reasons_key not in st.session_state:
+        return turn.cell.draft_reason
+    return reasons.joined(st.session_state[turn.reasons_key] or ())
 
 
 def _comment(turn: Turn) -> str | None:

@@ -48,7 +48,7 @@ def chosen_methods() -> list[str]:
         asked = st.query_params.get(_CHOICE)
         named = asked.split(",") if asked is not None else _DEFAULT
         st.session_state[_CHOICE] = [name for name in named if name in overlays.METHODS][:MOST]
-    return st.session_state[_CHOICE]
+    return [name for name in overlays.METHODS if name in st.session_state[_CHOICE]]
 
 
 def choose_methods() -> None:

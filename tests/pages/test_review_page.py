@@ -126,13 +126,22 @@ def test_a_conflict_shows_both_answers_and_overwrites_nothing(
     sqlite_engine: sa.Engine, mistakes: Mistakes
 ) -> None:
     app = press(review_page(reviewer="Ann"), "Start reading")
-    decide(sqlite_engine, cell_id=mistakes.cells[0], label="hem", reviewer_id=mistakes.store.ben, seen=None)
-    press(app, "ALL")
-    assert "Ben said Normal (hem) while you were looking" in app.warning[0].value
-    assert log(sqlite_engine) == [("decision", "hem")]
-    press(app, "Keep theirs")
-    assert log(sqlite_engine) == [("decision", "hem")]
-    assert not app.warning
+    for place, cell in enumerate(mistakes.cells[:2]):
+        decide(sqlite_engine, cell_id=cell, label="hem", reviewer_id=mistakes.store.ben, seen=None)
+        app.button_group[-1].set_value([REASONS[3]]).run()
+        press(app, "ALL")
+        assert "Ben said Normal (hem) while you were looking" in app.warning[0].value
+        assert log(sqlite_engine) == [("decision", "hem")] * (place + 1)
+        if place == 0:
+            press(app, "Keep theirs")
+            assert log(sqlite_engine) == [("decision", "hem")]
+            assert not app.warning
+    press(app, "Record ALL as well")
+    assert log(sqlite_engine) == [("decision", "hem"), ("decision", "hem"), ("decision", "all")]
+    with db.reading(sqlite_engine) as session:
+        last = session.scalars(sa.select(Annotation).order_by(Annotation.id.desc())).first()
+    assert last is not None
+    assert (last.cell_id, last.reason) == (mistakes.cells[1], REASONS[3])
 
 
 def test_two_who_ask_the_same_share_a_worklist_and_are_told(
