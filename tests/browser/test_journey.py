@@ -143,7 +143,7 @@ def test_once_around_on_real_cells(
     page.locator(".panes[data-drawn]").wait_for()
     page.keyboard.press("f")
     page.keyboard.press("h")
-    expect(page.get_by_text("SmoothGrad").last).to_be_visible()
+    expect(page.locator(".title", has_text="SmoothGrad")).to_be_visible()
     expect(page.get_by_text("Preparing the saliency")).to_be_visible()
     expect(page.get_by_text("Preparing the saliency")).to_have_count(0, timeout=90_000)
     expect(page.get_by_text("of the heat lies on the cell")).to_be_visible()

@@ -53,6 +53,8 @@ class Mistakes:
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """AppTest presses sooner than a person could have seen the cell; the browser tests keep the limit."""
     monkeypatch.setattr("allreview.ui.desk_keys._QUICKEST_MS", 0)
+    # Runs made by hand have no model to explain: no worker is asked for heat maps here.
+    monkeypatch.setattr("allreview.training.jobs.request_saliency", lambda *_: None)
 
 
 def test_an_empty_store_and_a_store_without_runs(sqlite_engine: sa.Engine) -> None:
