@@ -8,6 +8,7 @@
     predictions.csv           what the model says of every cell
     figures/*.html            the test part in pictures, and the history
     model-card.md             what the model is, what it saw, how well it does
+    out-of-fold.npz, neighbours.npz, map.npz   what helps a reviewer (`allreview.review.rankings`)
 
 Each file is written beside its place and renamed, so none is ever half there.
 """

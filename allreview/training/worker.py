@@ -131,6 +131,7 @@ def train(run_id: int) -> None:
             log.error("run %s failed", run_id, exc_info=error)
     if state == "stopped":
         keep_stopped_step(run_id)
+    _touch()  # the run is over, but the worker is not idle
     conclude(run_id, state, message)
     if state == "finished":
         map_step(run_id)

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from allreview.cells.naming import class_title
 from allreview.errors import UserError
-from allreview.review.rankings import OutOfFold
+from allreview.review.rankings import OutOfFold, believed
 from allreview.review.strategies.base import Evidence, QueueEntry, Strategy, strategy
 from allreview.wording import percent
 from db.tables import Recipe, Run
@@ -18,10 +19,11 @@ from db.tables import Recipe, Run
 class LabelError(Strategy):
     """Cells whose label is doubted by classifiers that never saw their leak group (confident learning).
 
-    A model has learned the wrong labels of its training cells too, and agrees with many; these classifiers have
-    not. Northcutt, Jiang and Chuang, Confident Learning, JAIR 2021; the scores are those of cleanlab.
+    A model may have learned the wrong labels of its training cells by heart, and then agrees with them; these
+    classifiers cannot have. The score is cleanlab's label quality by self-confidence, the probability they give the
+    label. It is read here rather than asked of cleanlab, which takes seconds to load.
 
-    `method` is the name of a label quality score in `cleanlab.rank`.
+    Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 2021.
     """
 
     name = "label-error"
@@ -30,25 +32,15 @@ class LabelError(Strategy):
         "Cells whose label classifiers doubt that never saw their subject: wrong training labels too."
     )
 
-    def __init__(self, *, method: str = "self_confidence") -> None:
-        self.method = method
-
     def score(self, cells: Sequence[QueueEntry], evidence: Evidence) -> list[QueueEntry]:
         found = _required(evidence)
-        doubtful, rows, labels = _doubtful(cells, found)
-        if not doubtful:
-            return []
-        from cleanlab.rank import get_label_quality_scores
-
-        probabilities = np.nan_to_num(found.probabilities[rows].astype(float))
-        scores = get_label_quality_scores(labels, probabilities, method=self.method)
         return [
-            replace(cell, score=float(score), reason=_reason(cell, found.classes, row))
-            for cell, score, row in zip(doubtful, scores, probabilities, strict=True)
+            replace(cell, score=score, reason=_reason(cell, found.classes, row))
+            for cell, score, row in _doubtful(cells, found)
         ]
 
     def count(self, cells: Sequence[QueueEntry], evidence: Evidence) -> int:
-        return len(_doubtful(cells, _required(evidence))[0])
+        return len(_doubtful(cells, _required(evidence)))
 
 
 def _required(evidence: Evidence) -> OutOfFold:
@@ -70,19 +62,21 @@ def _required(evidence: Evidence) -> OutOfFold:
 
 def _doubtful(
     cells: Sequence[QueueEntry], found: OutOfFold
-) -> tuple[list[QueueEntry], np.ndarray, np.ndarray]:
-    """The cells for which another class than their label is more probable, their rows and labels by number."""
-    row_of = {sha256: row for row, sha256 in enumerate(found.sha256)}
-    column_of = {name: column for column, name in enumerate(found.classes)}
-    known = [cell for cell in cells if cell.sha256 in row_of and cell.current_label in column_of]
-    rows = np.array([row_of[cell.sha256] for cell in known], dtype=np.int64)
-    labels = np.array([column_of[cell.current_label] for cell in known], dtype=np.int64)
-    believed = found.probabilities[rows, labels]
-    doubted = np.flatnonzero(believed < np.nan_to_num(found.probabilities[rows]).max(axis=1, initial=0))
-    return [known[place] for place in doubted], rows[doubted], labels[doubted]
+) -> list[tuple[QueueEntry, float, NDArray[np.float32]]]:
+    """The cells for which another class is more probable than their label, with the probability of the label and
+    those of all classes."""
+    quality = believed(found, [cell.sha256 for cell in cells], [cell.current_label for cell in cells])
+    rows = {sha256: row for row, sha256 in enumerate(found.sha256)}
+    table = np.nan_to_num(found.probabilities)
+    known = [
+        (cell, float(score), table[rows[cell.sha256]])
+        for cell, score in zip(cells, quality, strict=True)
+        if not np.isnan(score)
+    ]
+    return [(cell, score, row) for cell, score, row in known if score < row.max()]
 
 
-def _reason(cell: QueueEntry, classes: list[str], row: np.ndarray) -> str:
+def _reason(cell: QueueEntry, classes: list[str], row: NDArray[np.float32]) -> str:
     likely = int(row.argmax())
     return (
         f"Classifiers that never saw its subject say {class_title(classes[likely])} with "
