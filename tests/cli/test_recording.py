@@ -16,8 +16,8 @@ from tests.factory import Store, entries_of, small_store
 
 
 @pytest.fixture
-def store(engine: sa.Engine) -> Store:
-    return small_store(engine)
+def store(sqlite_engine: sa.Engine) -> Store:
+    return small_store(sqlite_engine)
 
 
 def standing(engine: sa.Engine) -> int:
@@ -25,12 +25,12 @@ def standing(engine: sa.Engine) -> int:
         return session.scalar(sa.select(sa.func.count()).select_from(Annotation).where(in_force())) or 0
 
 
-def test_the_log_lists_and_filters_events(engine: sa.Engine, store: Store) -> None:
+def test_the_log_lists_and_filters_events(sqlite_engine: sa.Engine, store: Store) -> None:
     cell = store.cells["1"][0]
     succeed("label", cell, "hem", "--reviewer", "Ann", "--reason", "size")
     succeed("label", store.cells["2"][0], "unsure", "--reviewer", "Ben")
     succeed("undo", "--reviewer", "Ben")
-    decide_many(engine, cells=dict.fromkeys(store.cells["3"]), label="unusable", reviewer_id=store.ann)
+    decide_many(sqlite_engine, cells=dict.fromkeys(store.cells["3"]), label="unusable", reviewer_id=store.ann)
     events = succeed("log")
     assert [event["kind"] for event in events] == ["decision"] * 4 + ["undo", "decision", "decision"]
     first = events[-1]
@@ -58,35 +58,37 @@ def test_the_log_lists_and_filters_events(engine: sa.Engine, store: Store) -> No
     assert "Ben took back Unsure" in told
 
 
-def test_what_the_log_cannot_be_asked(engine: sa.Engine, store: Store) -> None:
+def test_what_the_log_cannot_be_asked(sqlite_engine: sa.Engine, store: Store) -> None:
     assert "There is no reviewer 'Nobody'" in refused("log", "--reviewer", "Nobody")
     assert "--kind takes decision" in refused("log", "--kind", "guess")
     assert "--since takes a day or moment" in refused("log", "--since", "yesterday")
     assert "There is no sitting 9" in refused("log", "--sitting", "9")
 
 
-def test_a_bulk_decision_is_reverted_and_restored(engine: sa.Engine, store: Store) -> None:
-    batch = decide_many(engine, cells=dict.fromkeys(store.cells["1"]), label="hem", reviewer_id=store.ann)
+def test_a_bulk_decision_is_reverted_and_restored(sqlite_engine: sa.Engine, store: Store) -> None:
+    batch = decide_many(
+        sqlite_engine, cells=dict.fromkeys(store.cells["1"]), label="hem", reviewer_id=store.ann
+    )
     one = succeed("log", "--limit", 1)[0]["annotation"]
     assert succeed("revert", one, "--reviewer", "Ben", "--reason", "slip")["answers"] == 1
     assert "undone already" in refused("revert", one, "--reviewer", "Ben")
     taken = succeed("revert", "--batch", batch, "--reviewer", "Chris")
-    assert (taken["answers"], taken["cells"], standing(engine)) == (3, 3, 0)
+    assert (taken["answers"], taken["cells"], standing(sqlite_engine)) == (3, 3, 0)
     assert succeed("log", "--kind", "revert", "--reviewer", "Chris")[0]["batch"] == taken["batch"]
     again = succeed("restore", taken["batch"], "--reviewer", "Ann")
-    assert (again["answers"], standing(engine)) == (3, 3)
+    assert (again["answers"], standing(sqlite_engine)) == (3, 3)
     assert "Nothing of this is left" in refused("restore", taken["batch"], "--reviewer", "Ann")
     assert "Say what to revert" in refused("revert", "--reviewer", "Ben")
     assert "Say what to revert" in refused("revert", one, "--batch", batch, "--reviewer", "Ben")
 
 
-def test_redo_brings_back_what_was_undone_last(engine: sa.Engine, store: Store) -> None:
+def test_redo_brings_back_what_was_undone_last(sqlite_engine: sa.Engine, store: Store) -> None:
     cell = store.cells["1"][0]
     lukasz = "Łukasz Öz"
     saved = succeed("label", cell, "hem", "--reviewer", lukasz)
     succeed("undo", "--reviewer", lukasz.lower())
     redone = succeed("redo", "--reviewer", lukasz.upper())
-    assert (redone["cell"], redone["redone"], standing(engine)) == (cell, saved["annotation"], 1)
+    assert (redone["cell"], redone["redone"], standing(sqlite_engine)) == (cell, saved["annotation"], 1)
     assert "undone nothing" in refused("redo", "--reviewer", lukasz)
     succeed("undo", "--reviewer", lukasz)
     succeed("label", cell, "all", "--reviewer", "Ann")

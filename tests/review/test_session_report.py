@@ -25,8 +25,8 @@ SCRIPT = "<script>alert(1)</script>"
 
 
 @pytest.fixture
-def store(engine: sa.Engine) -> Store:
-    return small_store(engine)
+def store(sqlite_engine: sa.Engine) -> Store:
+    return small_store(sqlite_engine)
 
 
 def blind(engine: sa.Engine, store: Store, *readers: int, cells: int = 8, **more) -> int:
@@ -59,7 +59,8 @@ def report(engine: sa.Engine, **asked) -> SessionReport:
         return report_of(session, **asked)
 
 
-def test_a_sitting_in_numbers_and_cell_by_cell(engine: sa.Engine, store: Store) -> None:
+def test_a_sitting_in_numbers_and_cell_by_cell(engine: sa.Engine) -> None:
+    store = small_store(engine)
     lukasz = reviewer_named(engine, "Łukasz Öz")
     worklist = blind(engine, store, lukasz, repeat_rate=0.0)
     sitting = read(engine, worklist, lukasz, *["hem"] * 4, "hem", "unsure", reason="Size", comment="dark")
@@ -84,21 +85,22 @@ def test_a_sitting_in_numbers_and_cell_by_cell(engine: sa.Engine, store: Store) 
     assert "open" not in dict(report(engine, session_id=sitting).facts)["Ended"]
 
 
-def test_all_sittings_of_a_worklist_together_with_agreement(engine: sa.Engine, store: Store) -> None:
-    worklist = blind(engine, store, store.ann, store.ben)
+def test_all_sittings_of_a_worklist_together_with_agreement(sqlite_engine: sa.Engine, store: Store) -> None:
+    worklist = blind(sqlite_engine, store, store.ann, store.ben)
     with pytest.raises(UserError, match="Nobody has read"):
-        report(engine, worklist_id=worklist)
-    one = read(engine, worklist, store.ann, *["all"] * 4, *["hem"] * 4)
-    read(engine, worklist, store.ben, *["all"] * 3, *["hem"] * 5)
-    found = report(engine, worklist_id=worklist)
+        report(sqlite_engine, worklist_id=worklist)
+    one = read(sqlite_engine, worklist, store.ann, *["all"] * 4, *["hem"] * 4)
+    read(sqlite_engine, worklist, store.ben, *["all"] * 3, *["hem"] * 5)
+    found = report(sqlite_engine, worklist_id=worklist)
     assert [(reader.name, reader.given) for reader in found.readers] == [("Ann", 8), ("Ben", 8)]
     assert {len(cell.answers) for cell in found.cells} == {2}
     (agreement,) = found.agreement
     assert agreement.startswith("Ann and Ben: 88\N{NO-BREAK SPACE}% equal in 8 cells, Cohen’s kappa 0.75")
-    assert report(engine, session_id=one).agreement == [agreement]
+    assert report(sqlite_engine, session_id=one).agreement == [agreement]
 
 
-def test_a_reader_does_not_learn_from_a_report_what_others_said(engine: sa.Engine, store: Store) -> None:
+def test_a_reader_does_not_learn_from_a_report_what_others_said(engine: sa.Engine) -> None:
+    store = small_store(engine)
     worklist = blind(engine, store, store.ann, store.ben)
     other = read(engine, worklist, store.ann, *["unsure"] * 8)
     own = read(engine, worklist, store.ben, *["all"] * 3)
@@ -118,13 +120,13 @@ def test_a_reader_does_not_learn_from_a_report_what_others_said(engine: sa.Engin
 
 
 def test_answers_that_somebody_else_brought_back_are_still_the_readers(
-    engine: sa.Engine, store: Store
+    sqlite_engine: sa.Engine, store: Store
 ) -> None:
-    sitting = read(engine, blind(engine, store, store.ann), store.ann, "hem", "hem")
-    batch = reverting.revert_session(engine, session_id=sitting, reviewer_id=store.ben)
-    assert report(engine, session_id=sitting).readers[0].taken_back == 2
-    reverting.restore(engine, batch=batch, reviewer_id=store.ben)
-    (reader,) = report(engine, session_id=sitting).readers
+    sitting = read(sqlite_engine, blind(sqlite_engine, store, store.ann), store.ann, "hem", "hem")
+    batch = reverting.revert_session(sqlite_engine, session_id=sitting, reviewer_id=store.ben)
+    assert report(sqlite_engine, session_id=sitting).readers[0].taken_back == 2
+    reverting.restore(sqlite_engine, batch=batch, reviewer_id=store.ben)
+    (reader,) = report(sqlite_engine, session_id=sitting).readers
     assert (reader.name, reader.given, reader.taken_back, reader.seconds) == ("Ann", 2, 0, 4.0)
 
 
@@ -184,6 +186,7 @@ def test_pdf_embeds_letters_of_many_scripts(sqlite_engine: sa.Engine) -> None:
         assert f"> <{ord(letter):04X}>".encode() in pdf, letter  # what is drawn can be searched and copied
 
 
+@pytest.mark.slow
 def test_five_hundred_cells_take_seconds(sqlite_engine: sa.Engine) -> None:
     store = small_store(sqlite_engine, {"1": ("all", 300), "H1": ("hem", 200)})
     worklist = blind(sqlite_engine, store, store.ann, cells=500)
