@@ -43,33 +43,70 @@ def postgres_server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def migrated_server(postgres_server: str) -> str:
+    """The server again, with a migrated, empty database `migrated` that others are copied from."""
+    _create_database(postgres_server, "migrated")
+    made = db.engine_for(_database(postgres_server, "migrated"))
+    db.migrate(made)
+    made.dispose()
+    return postgres_server
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite file that others are copied from."""
+    path = tmp_path_factory.mktemp("migrated") / "store.sqlite"
+    made = db.engine_for(f"sqlite:///{path}")
+    db.migrate(made)
+    made.dispose()
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def settings(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings on an empty store; every test that uses this runs on SQLite and on PostgreSQL."""
     if request.param == "postgresql":
-        server = request.getfixturevalue("postgres_server")
+        migrated = "engine" in request.fixturenames
+        server = request.getfixturevalue("migrated_server" if migrated else "postgres_server")
         name = f"t{uuid.uuid4().hex}"
-        with sa.create_engine(server, isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.execute(sa.text(f"create database {name}"))
-        url = sa.make_url(server).set(database=name).render_as_string(hide_password=False)
-        monkeypatch.setenv("ALLREVIEW_DATABASE_URL", url)
+        _create_database(server, name, template="migrated" if migrated else "template1")
+        monkeypatch.setenv("ALLREVIEW_DATABASE_URL", _database(server, name))
     return current_settings()
 
 
+def _create_database(server: str, name: str, template: str = "template1") -> None:
+    with sa.create_engine(server, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sa.text(f"create database {name} template {template}"))
+
+
+def _database(server: str, name: str) -> str:
+    return sa.make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
 @pytest.fixture
-def engine(settings: Settings) -> Iterator[sa.Engine]:
+def engine(settings: Settings, migrated_file: Path) -> Iterator[sa.Engine]:
     """A migrated, empty store: SQLite and PostgreSQL in turn."""
+    if settings.database_url is None:
+        _copy_file(migrated_file, settings)
     opened = open_store(settings)
     yield opened
     opened.dispose()
 
 
 @pytest.fixture
-def sqlite_engine(home: Path) -> Iterator[sa.Engine]:
+def sqlite_engine(home: Path, migrated_file: Path) -> Iterator[sa.Engine]:
     """A migrated, empty SQLite store, for tests whose subject is not the store."""
+    _copy_file(migrated_file, current_settings())
     opened = open_store(current_settings())
     yield opened
     opened.dispose()
+
+
+def _copy_file(migrated: Path, settings: Settings) -> None:
+    path = Path(sa.make_url(settings.url).database or "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(migrated, path)
 
 
 @pytest.fixture(scope="session")

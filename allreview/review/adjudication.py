@@ -109,6 +109,8 @@ def make_worklist(
 ) -> int:
     """A worklist of disputed cells whose answers are adjudications; returns its id.
 
+    The same cells asked for again are the same worklist, as long as it is open.
+
     Args:
         worklist_id: the worklist whose readings are disputed, for its name and its run.
         reviewer_id: who makes it.
@@ -138,6 +140,7 @@ def make_worklist(
         hidden=HIDDEN,
         readers=readers,
         adjudicates=True,
+        question={"adjudicate": sorted(ids), "of": worklist_id, "readers": sorted(readers)},
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -27,6 +27,7 @@ from db.tables import (
     Reviewer,
     ReviewSession,
     Run,
+    SnapshotCell,
     Worklist,
     WorklistItem,
     WorklistReader,
@@ -80,8 +81,11 @@ def create(
     repeat_rate: float = 0.0,
     readers: Sequence[int] = (),
     adjudicates: bool = False,
+    question: Mapping[str, object] | None = None,
 ) -> int:
     """Fix a queue as a worklist and return its id.
+
+    In a worklist of no run, the newest finished run says which cells are test cells and so are read blind.
 
     Args:
         reviewer_id: who makes it.
@@ -90,11 +94,16 @@ def create(
         repeat_rate: share of each reader's cells that come a second time, in [0, 0.5].
         readers: the reviewers it is assigned to; nobody means it is open to everybody.
         adjudicates: its answers outrank decisions.
+        question: what was asked for; an open worklist that was made for the same is returned instead of a new one.
 
     Raises:
         UserError: no cells, or settings that cannot be; says which.
     """
+    key = uuid.uuid4().hex if question is None else _key(**question)
     with db.writing(engine) as session:
+        same = sa.select(Worklist.id).where(Worklist.key == key, Worklist.closed_at.is_(None))
+        if (found := session.scalar(same.limit(1))) is not None:
+            return found
         return _add(
             session,
             Worklist(
@@ -107,7 +116,7 @@ def create(
                 overlap=overlap,
                 repeat_rate=repeat_rate,
                 adjudicates=adjudicates,
-                key=uuid.uuid4().hex,
+                key=key,
                 created_by=reviewer_id,
             ),
             entries,
@@ -272,6 +281,7 @@ def _add(
     session: Session, worklist: Worklist, entries: Sequence[QueueEntry], readers: Collection[int]
 ) -> int:
     _check(session, worklist, entries, readers)
+    tested = _test_cells(session, worklist)
     session.add(worklist)
     session.flush()
     session.add_all(
@@ -281,7 +291,7 @@ def _add(
             cell_id=entry.cell_id,
             score=entry.score,
             reason=entry.reason,
-            part=entry.part or None,
+            part=entry.part or ("test" if entry.cell_id in tested else None),
             control=entry.control,
         )
         for position, entry in enumerate(entries, start=1)
@@ -291,6 +301,26 @@ def _add(
     )
     session.flush()
     return worklist.id
+
+
+def _test_cells(session: Session, worklist: Worklist) -> set[int]:
+    """Of a worklist that belongs to no run: the dataset's test cells, as the newest finished run has them."""
+    if worklist.run_id is not None:
+        return set()
+    newest = (
+        sa.select(Run.snapshot_id)
+        .where(Run.dataset_id == worklist.dataset_id, Run.state == "finished")
+        .order_by(Run.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return set(
+        session.scalars(
+            sa.select(SnapshotCell.cell_id).where(
+                SnapshotCell.snapshot_id == newest, SnapshotCell.part == "test"
+            )
+        )
+    )
 
 
 def _check(

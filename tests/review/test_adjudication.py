@@ -67,6 +67,8 @@ def test_an_adjudicated_cell_is_settled_until_that_is_undone(
     engine: sa.Engine, store: Store, disputed: Disputes
 ) -> None:
     made = make_worklist(engine, disputed.cells, dataset_id=store.dataset, reviewer_id=store.ann)
+    # Pressed twice, or by two people: the same worklist.
+    assert make_worklist(engine, disputed.cells, dataset_id=store.dataset, reviewer_id=store.ben) == made
     sitting = sittings.start(engine, worklist_id=made, reviewer_id=store.ann)
     (cell,) = sittings.upcoming(engine, sitting)
     assert cell.cell_id == disputed.cells[0].cell.cell_id

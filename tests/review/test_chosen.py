@@ -7,8 +7,9 @@ import sqlalchemy as sa
 
 import db
 from allreview.cells.browsing import Filters, Sort
-from allreview.review import chosen, worklists
+from allreview.review import chosen, sittings, worklists
 from allreview.review.annotations import decide
+from allreview.review.blinding import BLIND_TEST
 from db.tables import WorklistItem
 from tests.factory import finished_run, small_store
 
@@ -68,6 +69,23 @@ def test_a_selection_keeps_its_order_and_becomes_a_worklist(engine: sa.Engine) -
         ).all()
     assert [tuple(item) for item in items] == [(third, None), (first, None)]
     assert second not in {item.cell_id for item in items}
+
+
+def test_without_a_run_test_cells_are_still_read_blind(sqlite_engine: sa.Engine) -> None:
+    engine = sqlite_engine
+    store = small_store(engine, {"1": ("all", 3), "H1": ("hem", 1)})
+    first, second, third = store.cells["1"]
+    predictions = dict.fromkeys((first, second, third), ("all", 0.9))
+    finished_run(engine, store, predictions, parts={third: "test"})
+    finished_run(engine, store, predictions, parts={second: "test"})
+    with db.reading(engine) as session:
+        entries = chosen.entries_of_cells(session, [first, second, third])
+    made = worklists.create(
+        engine, dataset_id=store.dataset, name="Three", strategy=chosen.STRATEGY, entries=entries
+    )
+    sitting = sittings.start(engine, worklist_id=made, reviewer_id=store.ann)
+    hidden = {cell.cell_id: cell.hidden for cell in sittings.upcoming(engine, sitting, count=3)}
+    assert hidden == {first: frozenset(), second: BLIND_TEST, third: frozenset()}
 
 
 @pytest.mark.parametrize(
