@@ -53,7 +53,7 @@ def cells_of(sizes: dict[str, tuple[str, int]]) -> list[SnapshotLine]:
 def features(cells: list[SnapshotLine], seed: int = 0) -> np.ndarray:
     """Noise of 8 numbers, in which the first tells the classes apart."""
     drawn = np.random.default_rng(seed).normal(size=(len(cells), 8)).astype(np.float32)
-    drawn[:, 0] += [3.0 if cell.source_label == "hem" else 0.0 for cell in cells]
+    drawn[:, 0] += [6.0 if cell.source_label == "hem" else 0.0 for cell in cells]
     return drawn
 
 
@@ -107,7 +107,7 @@ def test_real_leak_groups_are_whole_in_every_fold(trained: Trained, monkeypatch:
 
 
 def test_unsure_cells_are_judged_but_not_learned_from() -> None:
-    cells = cells_of({f"{number}": (CLASSES[number % 2], 5) for number in range(6)})
+    cells = cells_of({f"{number}": (CLASSES[number % 2], 5) for number in range(16)})
     doubtful = [
         replace(found, label="unsure") if place in (3, 7) else found for place, found in enumerate(cells)
     ]
