@@ -1,6 +1,6 @@
 """The steps of a run. Each can be run again after a kill and then finds what is done already.
 
-features -> fit -> evaluate -> keep -> rank -> explain, and the map once the run is finished
+features -> fit -> evaluate -> keep -> rank; once the run is finished, explain and the map
 """
 
 from collections.abc import Callable
