@@ -7,8 +7,9 @@ weights, or from scratch where there are none: by `heatmaps`, and as the README 
 made once. Both take turns, and both have explained a cell before, so nobody's first call counts; what ours costs is
 told as `first_seconds`. Methods that take a second a cell are given few cells.
 
-The second part trains a small run in a temporary home with a worker of its own. Then it asks for the Grad-CAM of one
-cell at a time, as the desk does, and measures until the file is there: with an idle worker, and with one that trains.
+The second part trains a small run on drawn cells, in a temporary home with a worker of its own. Then it asks for the
+Grad-CAM of one cell at a time, as the desk does, and measures until the file is there: with an idle worker, and with
+one that trains.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def main() -> None:
     recipe = _recipe(asked.backbone)
     found: dict[str, Any] = {"backbone": asked.backbone, "cells": asked.cells, **_side_by_side(recipe, asked)}
     if asked.requests:
-        found |= _on_demand(recipe, asked.requests, asked.pictures)
+        found |= _on_demand(recipe, asked.requests)
     print(json.dumps(found) if asked.json else "\n".join(f"{key:36} {found[key]}" for key in found))
 
 
@@ -180,14 +181,14 @@ def _drawn(place: int) -> Image.Image:
     return draw_cell(np.random.default_rng(place), stain, blast=place % 2 == 0)
 
 
-def _on_demand(recipe: Recipe, requests: int, pictures: Path | None) -> dict[str, int]:
+def _on_demand(recipe: Recipe, requests: int) -> dict[str, int]:
     """Milliseconds from asking for one heat map to its file, by a worker that has just made the run."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ALLREVIEW_HOME"] = str(Path(folder) / "home")
         os.environ.pop("ALLREVIEW_DATABASE_URL", None)
         settings = current_settings()
         engine = open_store(settings)
-        source = pictures or _save_drawn(Path(folder) / "drawn", 3 * requests)
+        source = _save_drawn(Path(folder) / "drawn", 3 * requests)
         dataset = import_cells(engine, settings, source, dataset="On demand").dataset_id
         with _worker(settings):
             run = jobs.submit(engine, settings, dataset_id=dataset, recipe=_with(recipe, epochs=1))
