@@ -89,7 +89,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(settings: Settings) -
     with db.writing(engine) as session:  # new rows get numbers that are free
         session.add(Worklist(dataset_id=1, name="new", strategy="random", parts=[], key="k", created_by=1))
     with engine.begin() as connection, pytest.raises(sa.exc.IntegrityError):
-        connection.exec_driver_sql("insert into claims values (99, 1, '2026-01-01', null, null)")
+        connection.exec_driver_sql("insert into claims values (99, 1, '2026-01-01', false, null, null)")
     engine.dispose()
 
 
