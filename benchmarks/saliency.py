@@ -42,11 +42,12 @@ from allreview.models import pretrained
 from allreview.models.building import build_model, preprocess_of
 from allreview.recipe import BackboneName, Recipe, make_recipe
 from allreview.review import overlays, saliency
-from allreview.review.queues import QueueEntry, queue_of
+from allreview.review.queues import queue_of
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
 from allreview.training import explaining, jobs, runs
 from allreview.training.slots import somebody_works
+from db.tables import Cell, Prediction
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 5
@@ -193,13 +194,14 @@ def _on_demand(recipe: Recipe, requests: int) -> dict[str, int]:
         with _worker(settings):
             run = jobs.submit(engine, settings, dataset_id=dataset, recipe=_with(recipe, epochs=1))
             _wait(lambda: _is(engine, run, state="finished"))
-            head = _explained(engine, settings, run)
-            idle = [_taken(settings, run, entry) for entry in head[:requests]]
+            _wait_until_explained(engine, settings, run)
+            cells = _predicted(engine, run)
+            idle = [_taken(settings, run, *cell) for cell in cells[:requests]]
             training = jobs.submit(
                 engine, settings, dataset_id=dataset, recipe=_with(recipe, mode="finetune", epochs=500)
             )
             _wait(lambda: _is(engine, training, stage="fit"))
-            busy = [_taken(settings, run, entry) for entry in head[requests : 2 * requests]]
+            busy = [_taken(settings, run, *cell) for cell in cells[requests : 2 * requests]]
             jobs.stop(engine, training)
             _wait(lambda: _is(engine, training, state="stopped"))
         engine.dispose()
@@ -254,23 +256,28 @@ def _is(engine: sa.Engine, run_id: int, **wanted: str) -> bool:
     return all(getattr(run, name) == value for name, value in wanted.items())
 
 
-def _explained(engine: sa.Engine, settings: Settings, run_id: int) -> list[QueueEntry]:
-    """The head of the run's queue, once it is explained."""
+def _wait_until_explained(engine: sa.Engine, settings: Settings, run_id: int) -> None:
     with db.reading(engine) as session:
         head = queue_of(
             session, run_id, parts=("train", "validation"), limit=explaining.HEAD, settings=settings
         )
     last = explaining.HEAD_METHODS[-1]
     _wait(lambda: not overlays.missing(settings, run_id, last, [entry.sha256 for entry in head]))
-    return head
 
 
-def _taken(settings: Settings, run_id: int, entry: QueueEntry) -> float:
-    """Seconds until the cell has its Grad-CAM again."""
-    overlays.heatmap_path(settings, run_id, "gradcam", entry.sha256).unlink()
+def _predicted(engine: sa.Engine, run_id: int) -> list[tuple[int, str]]:
+    """The run's cells, as their ids and hashes."""
+    query = sa.select(Cell.id, Cell.sha256).join(Prediction, Prediction.cell_id == Cell.id)
+    with db.reading(engine) as session:
+        return [(cell_id, sha) for cell_id, sha in session.execute(query.where(Prediction.run_id == run_id))]
+
+
+def _taken(settings: Settings, run_id: int, cell_id: int, sha256: str) -> float:
+    """Seconds until the cell has its Grad-CAM, made anew where it was there."""
+    overlays.heatmap_path(settings, run_id, "gradcam", sha256).unlink(missing_ok=True)
     begun = time.perf_counter()
-    jobs.request_saliency(settings, run_id, "gradcam", [entry.cell_id])
-    _wait(lambda: not overlays.missing(settings, run_id, "gradcam", [entry.sha256]), every=0.002)
+    jobs.request_saliency(settings, run_id, "gradcam", [cell_id])
+    _wait(lambda: not overlays.missing(settings, run_id, "gradcam", [sha256]), every=0.002)
     return time.perf_counter() - begun
 
 
