@@ -1,9 +1,12 @@
 """Where everything lies and which limits hold: one `Settings` object, read from ALLREVIEW_* variables."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+EngineName = Literal["auto", "tensorflow", "openvino"]
 
 
 class Settings(BaseSettings):
@@ -23,6 +26,11 @@ class Settings(BaseSettings):
     )
     max_pixels: int = Field(
         default=100_000_000, description="Images of more pixels than this are not imported."
+    )
+    engine: EngineName = Field(
+        default="auto",
+        description="What computes the features of frozen backbones: OpenVINO where it is installed and there is "
+        "no GPU, else TensorFlow; or the one that is named.",
     )
     worker_idle_minutes: float = Field(
         default=15.0, description="A worker the app started leaves after this long without work."

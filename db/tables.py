@@ -1,7 +1,7 @@
 """The tables, in the words of docs/architecture.md.
 
-What a reviewer decided is only ever appended (`annotations`); the current label is a query over it
-(`allreview.review.labels`). Labels and predictions never share a column, and class names are stored as
+What a reviewer decided is only ever appended (`annotations`). What the log says now of a cell is kept beside the
+cell as well (`allreview.labels`), so that a million cells can be filtered and counted by it. Labels and predictions never share a column, and class names are stored as
 names: no table knows a class by its position.
 """
 
@@ -23,6 +23,24 @@ NAMING = {
 }
 
 PARTS = ("train", "validation", "test")
+
+
+def _partial(name: str, where: str, *columns: str) -> sa.Index:
+    """An index over the rows for which `where` holds."""
+    return sa.Index(name, *columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
+
+
+def _source_label(context: Any) -> str:
+    return context.get_current_parameters()["source_label"]
+
+
+def _name_of_path(context: Any) -> str:
+    return file_name(context.get_current_parameters()["path"])
+
+
+def file_name(path: str) -> str:
+    """The last part of a path, in lower case: what a search for a file name looks at."""
+    return path.rsplit("/", 1)[-1].lower()
 
 
 class Base(DeclarativeBase):
@@ -67,13 +85,24 @@ class Subject(Base):
 
 
 class Cell(Base):
-    """One image of one cell, known by the SHA-256 of its file. A cell without a subject stands alone."""
+    """One image of one cell, known by the SHA-256 of its file. A cell without a subject stands alone.
+
+    `standing_id` is the annotation that speaks for the cell, null where nothing stands, and `current_label` its
+    label, else the source label. Both follow from the log, and are written in the transaction that adds to it
+    (`allreview.labels.keep_standing`). `standing_id` is no foreign key, as annotations have one to cells.
+    """
 
     __tablename__ = "cells"
     __table_args__ = (
         sa.UniqueConstraint("dataset_id", "sha256"),
-        sa.Index("ix_cells_dataset_id_source_label_id", "dataset_id", "source_label", "id"),
+        # One index for each way to walk through a dataset, the id last: see `allreview.cells.walking`.
+        sa.Index("ix_cells_dataset_id_id", "dataset_id", "id"),
+        sa.Index("ix_cells_dataset_id_current_label_id", "dataset_id", "current_label", "id"),
         sa.Index("ix_cells_dataset_id_subject_id_id", "dataset_id", "subject_id", "id"),
+        _partial("ix_cells_standing", "standing_id is not null", "dataset_id", "standing_id"),
+        _partial("ix_cells_labelled", "standing_id is not null", "dataset_id", "id"),
+        _partial("ix_cells_not_labelled", "standing_id is null", "dataset_id", "id"),
+        _partial("ix_cells_relabelled", "current_label <> source_label", "dataset_id", "id"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
@@ -85,18 +114,27 @@ class Cell(Base):
     height: Mapped[int]
     size_bytes: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(default=now)
+    standing_id: Mapped[int | None]
+    current_label: Mapped[str] = mapped_column(sa.String(200), default=_source_label)
 
 
 class CellFile(Base):
-    """A file that held the cell. Identical files are one cell with several rows here."""
+    """A file that held the cell. Identical files are one cell with several rows here.
+
+    `name` follows from `path`, and is what a search looks at.
+    """
 
     __tablename__ = "cell_files"
-    __table_args__ = (sa.UniqueConstraint("dataset_id", "path"),)
+    __table_args__ = (
+        sa.UniqueConstraint("dataset_id", "path"),
+        sa.Index("ix_cell_files_dataset_id_name_cell_id", "dataset_id", "name", "cell_id"),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
     cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), index=True)
     subject_id: Mapped[int | None] = mapped_column(ForeignKey("subjects.id"), index=True)
     path: Mapped[str] = mapped_column(sa.Text)
+    name: Mapped[str] = mapped_column(sa.Text, default=_name_of_path)
 
 
 class Reviewer(Base):
@@ -136,6 +174,7 @@ class SnapshotCell(Base):
     __table_args__ = (
         sa.CheckConstraint("part in ('train', 'validation', 'test')", name="part"),
         sa.Index("ix_snapshot_cells_cell_id", "cell_id"),
+        sa.Index("ix_snapshot_cells_snapshot_id_part_cell_id", "snapshot_id", "part", "cell_id"),
     )
     snapshot_id: Mapped[int] = mapped_column(ForeignKey("snapshots.id"), primary_key=True)
     cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), primary_key=True)
@@ -211,7 +250,9 @@ class Prediction(Base):
     __tablename__ = "predictions"
     __table_args__ = (
         sa.Index("ix_predictions_cell_id", "cell_id"),
-        sa.Index("ix_predictions_run_id_probability", "run_id", "probability"),
+        sa.Index(
+            "ix_predictions_run_id_probability_cell_id_label", "run_id", "probability", "cell_id", "label"
+        ),
     )
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     cell_id: Mapped[int] = mapped_column(ForeignKey("cells.id"), primary_key=True)

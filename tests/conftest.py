@@ -185,6 +185,7 @@ def trained_once(cnmc: Path, weights: Path, tmp_path_factory: pytest.TempPathFac
                 decide(engine, cell_id=entry.cell_id, label=entry.predicted, reviewer_id=ann, seen=None)
             retrain = jobs.retrain(engine, settings, run)
             workers.wait_until_over(engine, retrain)
+            workers.wait_until_explained(engine, settings, retrain)
         finally:
             workers.kill_workers(home)
             engine.dispose()

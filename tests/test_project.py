@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 # In two parts each, so that this file does not hold what it looks for.
 INDEX_HOSTS = ["pypi." + "org", "python" + "hosted.org", "registry." + "npmjs.org"]
-HEAVY = {"keras", "tensorflow", "tf_keras_vis", "sklearn"}
+HEAVY = {"keras", "tensorflow", "tf_keras_vis", "sklearn", "openvino"}
 
 
 def _requirements(name: str) -> list[Requirement]:

@@ -9,6 +9,9 @@ import psutil
 import sqlalchemy as sa
 
 import db
+from allreview.review import overlays
+from allreview.review.queues import queue_of
+from allreview.settings import Settings
 from allreview.training.runs import RunRow, get_run
 
 PATIENCE = 240.0  # seconds; a worker loads TensorFlow first, on a machine that may be busy
@@ -32,8 +35,19 @@ def wait_for(
 
 
 def wait_until_over(engine: sa.Engine, run_id: int) -> RunRow:
-    """The run, once it is finished or stopped."""
-    return wait_for(engine, run_id, lambda run: not run.unfinished)
+    """The run, once it is finished or stopped and its folder is complete."""
+    return wait_for(engine, run_id, lambda run: run.complete)
+
+
+def wait_until_explained(engine: sa.Engine, settings: Settings, run_id: int) -> None:
+    """Wait for the heat maps at the head of the queue, which come after the run is over."""
+    with db.reading(engine) as session:
+        head = queue_of(session, run_id, parts=("train", "validation"), limit=200, settings=settings)
+    wait_for(
+        engine,
+        run_id,
+        lambda _run: not overlays.missing(settings, run_id, "gradcam", [entry.sha256 for entry in head]),
+    )
 
 
 def workers_of(home: Path) -> list[psutil.Process]:

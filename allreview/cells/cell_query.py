@@ -1,14 +1,49 @@
-"""The one query behind every look at cells: a cell with its subject, current label, part and prediction."""
+"""What can be asked about cells, and what is said of each: subject, current label, part and prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from allreview.labels import NOT_CLASSES, current_label, standing
+from allreview.labels import NOT_CLASSES
 from db.tables import Cell, CellFile, Prediction, Run, SnapshotCell, Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which cells to show; what is left at its default does not restrict.
+
+    `parts`, `verdict` and `confidence` (both ends included) need `run_id`. `verdict` compares the run's
+    prediction with the current label, and is neither right nor wrong for *unsure* and *unusable* cells. `text` is
+    looked for in the names of subjects and files, and may be an id or the beginning of a SHA-256.
+    """
+
+    labels: tuple[str, ...] = ()
+    relabelled: Literal["any", "changed", "unchanged"] = "any"
+    labelled: Literal["any", "labelled", "not labelled"] = "any"
+    subjects: tuple[str, ...] = ()
+    run_id: int | None = None
+    parts: tuple[str, ...] = ()
+    verdict: Literal["any", "right", "wrong"] = "any"
+    confidence: tuple[float, float] = (0.0, 1.0)
+    text: str = ""
+    test_predictions: bool = False
+
+
+class Sort(StrEnum):
+    """In which order to show cells; the cell's id decides between equals.
+
+    Cells without a subject, a prediction that may be seen, or a standing label come after all others, by their id.
+    """
+
+    IMPORTED = "imported"
+    SUBJECT = "subject"
+    MOST_CONFIDENT = "most confident"
+    LEAST_CONFIDENT = "least confident"
+    LAST_LABELLED = "last labelled"
 
 
 @dataclass(frozen=True)
@@ -41,18 +76,13 @@ class CellRow:
 
 
 class CellQuery:
-    """The joined tables of one question: cells, subjects, standing annotations, part and prediction."""
+    """The joined tables of one question: cells, subjects, part and prediction."""
 
     def __init__(self, run_id: int | None = None, *, test_predictions: bool = False) -> None:
-        self.has_run = run_id is not None
-        self.standing = standing()
-        self.label = current_label(self.standing)
         part: sa.SQLColumnExpression[Any] = sa.null()
         predicted: sa.SQLColumnExpression[Any] = sa.null()
         probability: sa.SQLColumnExpression[Any] = sa.null()
-        source = sa.join(Cell, Subject, Cell.subject_id == Subject.id, isouter=True).join(
-            self.standing, self.standing.c.cell_id == Cell.id, isouter=True
-        )
+        source = sa.join(Cell, Subject, Cell.subject_id == Subject.id, isouter=True)
         if run_id is not None:
             snapshot = sa.select(Run.snapshot_id).where(Run.id == run_id).scalar_subquery()
             in_snapshot = sa.and_(SnapshotCell.cell_id == Cell.id, SnapshotCell.snapshot_id == snapshot)
@@ -71,7 +101,7 @@ class CellQuery:
             Cell.sha256,
             Subject.name.label("subject"),
             Cell.source_label,
-            self.label.label("current_label"),
+            Cell.current_label,
             self.part.label("part"),
             self.predicted.label("predicted"),
             self.probability.label("probability"),

@@ -9,7 +9,7 @@ import csv
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,21 +49,17 @@ class DemoCell:
         return f"cells/fold_0/{self.label}/{name}"
 
 
-def import_demo(
-    engine: sa.Engine, settings: Settings, progress: Callable[[int, int], None] | None = None
-) -> ImportReport:
+def import_demo(engine: sa.Engine, settings: Settings, progress: Progress | None = None) -> ImportReport:
     """Draw the demo set under `uploads/demo/`, unless it is there, and import it as 'Synthetic demo'.
-
-    `progress` is given steps done and steps in all: the first half is drawing, the second importing.
 
     Raises:
         UserError: a dataset of that name exists and holds real cells.
     """
     folder = settings.uploads / "demo"
     if not folder.is_dir():
-        draw_demo(folder, _half(progress, 0))
+        draw_demo(folder, progress)
     return import_cells(
-        engine, settings, folder / "cells", dataset=DATASET, synthetic=True, progress=_half(progress, 1)
+        engine, settings, folder / "cells", dataset=DATASET, synthetic=True, progress=progress
     )
 
 
@@ -80,7 +76,7 @@ def draw_demo(folder: Path, progress: Progress | None = None) -> None:
             drawn = pool.map(lambda cell: _draw_file(partial, cell, stains[cell.subject]), cells)
             for done, _ in enumerate(drawn, start=1):
                 if progress:
-                    progress(done, len(cells))
+                    progress(done, len(cells), "Drawing the demo cells")
         _copy_shared(partial, cells)
         _write_wrong_labels(partial, cells)
         partial.chmod(0o755)
@@ -132,9 +128,3 @@ def _write_wrong_labels(folder: Path, cells: list[DemoCell]) -> None:
         writer = csv.writer(file)
         writer.writerow(("path", "true_label"))
         writer.writerows((cell.path, cell.true_label) for cell in cells if cell.label != cell.true_label)
-
-
-def _half(progress: Progress | None, half: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(half * total + done, 2 * total)

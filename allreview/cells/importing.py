@@ -1,17 +1,19 @@
 """Folders, zips and CSV lists into the store.
 
-First every file is hashed, decoded and given a thumbnail, in threads; then everything is written in one
-transaction. A kill at any moment leaves the store as it was, and repeating the import completes it.
+First every file is hashed, decoded and given a thumbnail, in threads: nearly all of that is done in C, outside of
+Python's lock. Then everything is written in one transaction. A kill at any moment leaves the store as it was, and
+repeating the import completes it; the thumbnails that were made are not made again.
 """
 
 import hashlib
 import os
 import time
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -23,15 +25,22 @@ from allreview.cells.decoding import decode_rgb, read_bytes
 from allreview.cells.naming import name_problem, shown
 from allreview.cells.recording import record
 from allreview.cells.scanning import Candidate, Rejected, Scan, scan_csv, scan_folder
-from allreview.cells.thumbnails import make_thumbnail, thumbnail_path
+from allreview.cells.thumbnails import is_made, thumbnail_below, write_thumbnail
 from allreview.errors import UserError
 from allreview.settings import Settings
 from db.tables import Cell, CellFile, Dataset, LeakGroup, Subject
 
-Progress = Callable[[int, int], None]
-
-_BATCH = 256
+_AT_ONCE = 8  # files that a thread takes: enough that handing them over costs nothing
+_MORE_THREADS_THAN_CORES = 2  # so that no core idles while a disk is waited for
 _SECONDS_BETWEEN_REPORTS = 0.1
+
+Results = TypeVar("Results")
+
+
+class Progress(Protocol):
+    """Told how many steps are done, of how many (0 when that is not known yet), and what is being done."""
+
+    def __call__(self, done: int, total: int, doing: str, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ def import_cells(
     `dataset` defaults to the name of the folder or zip. A CSV `labels` (`path,label,subject`) decides which
     files are imported and overrides what their names and folders say. Files that cannot be imported are
     listed in the report with a reason, and the rest goes in. Repeating an import adds nothing. `progress` is
-    called with steps done and steps in all, a few times a second.
+    called a few times a second.
 
     Raises:
         UserError: the source or the CSV cannot be read, nothing in it can be imported, or the dataset exists
@@ -90,20 +99,27 @@ def import_cells(
     report = _Throttled(progress)
     root, unpacking_rejected = source, ()
     if not source.is_dir():
-        unpacked = unpack(settings, source, report.first_half)
+        unpacked = unpack(settings, source, lambda done, total: report(done, total, "Unpacking the zip"))
         root, unpacking_rejected = unpacked.folder.resolve(), unpacked.rejected
-        report.halfway()
     scan = (
         scan_csv(_find_labels(labels, root), root, known_classes)
         if labels
-        else scan_folder(root, known_classes)
+        else scan_folder(root, known_classes, lambda done: report(done, 0, "Listing the files"))
     )
     rejected = [*unpacking_rejected, *scan.rejected]
     if not scan.candidates:
         raise UserError(_nothing_found(source, rejected))
     readings = _read_all(engine, settings, name, scan, rejected, report)
+    del scan
     with db.writing(engine) as session:
-        dataset_id, added = record(session, name, synthetic, readings, rejected)
+        dataset_id, added = record(
+            session,
+            name,
+            synthetic,
+            readings,
+            rejected,
+            lambda done, total: report(done, total, "Writing to the store"),
+        )
         if dataset_id is None:
             raise UserError(_nothing_imported(source, rejected))
         return _report(session, dataset_id, added, rejected)
@@ -150,30 +166,57 @@ def _read_all(
 ) -> list[Reading]:
     """Hash, decode and picture every candidate; those that fail go to `rejected`."""
     known = _known_hashes(engine, dataset)
+    pictures = settings.thumbnails
+    candidates = scan.candidates
     readings: list[Reading] = []
-    remaining = iter(scan.candidates)
     done = 0
-    with ThreadPoolExecutor(os.cpu_count() or 1, "import") as pool:
-        # In batches, so that an interruption is not held up by everything already submitted.
-        while batch := list(islice(remaining, _BATCH)):
-            for result in pool.map(lambda candidate: _read(settings, candidate, known), batch):
-                if isinstance(result, Rejected):
-                    rejected.append(result)
-                else:
-                    readings.append(result)
-                done += 1
-                report.second_half(done, len(scan.candidates))
+
+    def read(start: int) -> list[Reading | Rejected]:
+        some = candidates[start : start + _AT_ONCE]
+        return [_read(settings, pictures, candidate, known) for candidate in some]
+
+    for results in _in_threads(read, range(0, len(candidates), _AT_ONCE)):
+        for result in results:
+            if isinstance(result, Rejected):
+                rejected.append(result)
+            else:
+                readings.append(result)
+        done += len(results)
+        report(done, len(candidates), "Reading the cells")
     return readings
 
 
-def _read(settings: Settings, candidate: Candidate, known: Collection[str]) -> Reading | Rejected:
+def _in_threads(function: Callable[[int], Results], starts: Iterable[int]) -> Iterator[Results]:
+    """The function's results in the order of `starts`.
+
+    Only so many calls are ahead as keep the threads busy: memory stays flat, and an interruption is not held up.
+    """
+    threads = (os.cpu_count() or 1) + _MORE_THREADS_THAN_CORES
+    waiting: deque[Future[Results]] = deque()
+    with ThreadPoolExecutor(threads, "import") as pool:
+        try:
+            for start in starts:
+                waiting.append(pool.submit(function, start))
+                if len(waiting) >= 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(
+    settings: Settings, pictures: Path, candidate: Candidate, known: Collection[str]
+) -> Reading | Rejected:
     try:
         data = read_bytes(candidate.path)
         sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 in known and thumbnail_path(settings, sha256).is_file():
+        picture = thumbnail_below(pictures, sha256)
+        if sha256 in known and picture.is_file():
             return Reading(candidate, sha256, 0, 0, len(data))
         image = decode_rgb(data, settings.max_pixels)
-        make_thumbnail(settings, sha256, image)
+        if not is_made(picture):
+            write_thumbnail(picture, image)
         return Reading(candidate, sha256, image.width, image.height, len(data))
     except UserError as error:
         return Rejected(candidate.shown, str(error))
@@ -228,24 +271,16 @@ def _nothing_imported(source: Path, rejected: list[Rejected]) -> str:
 
 
 class _Throttled:
-    """Progress, reported a few times a second. Unpacking a zip, if there is one, is the first half."""
+    """Progress, reported a few times a second, and whenever another thing is being done."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
-        self.unpacked = False
         self.reported_at = 0.0
+        self.doing = ""
 
-    def halfway(self) -> None:
-        self.unpacked = True
-
-    def first_half(self, done: int, total: int) -> None:
-        self._tell(done, 2 * total)
-
-    def second_half(self, done: int, total: int) -> None:
-        self._tell(done + total, 2 * total) if self.unpacked else self._tell(done, total)
-
-    def _tell(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, doing: str) -> None:
         moment = time.monotonic()
-        if self.progress and (done == total or moment - self.reported_at >= _SECONDS_BETWEEN_REPORTS):
-            self.reported_at = moment
-            self.progress(done, total)
+        due = moment - self.reported_at >= _SECONDS_BETWEEN_REPORTS or done == total or doing != self.doing
+        if self.progress and due:
+            self.reported_at, self.doing = moment, doing
+            self.progress(done, total, doing)

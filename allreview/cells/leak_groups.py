@@ -49,10 +49,14 @@ def join_subjects(session: Session, dataset_id: int, ties: Iterable[Iterable[int
         ).items()
         if group != target
     }
-    for group, target in moved.items():
-        session.execute(sa.update(Subject).where(Subject.leak_group_id == group).values(leak_group_id=target))
     if moved:
-        session.execute(sa.delete(LeakGroup).where(LeakGroup.id.in_(moved)))
+        rows = [{"left": group, "joined": target} for group, target in moved.items()]
+        left, joined = sa.bindparam("left"), sa.bindparam("joined")
+        connection = session.connection()
+        connection.execute(
+            sa.update(Subject).where(Subject.leak_group_id == left).values(leak_group_id=joined), rows
+        )
+        connection.execute(sa.delete(LeakGroup).where(LeakGroup.id == left), rows)
 
 
 def add_subjects(session: Session, dataset_id: int, names: Iterable[str]) -> dict[str, int]:

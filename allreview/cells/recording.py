@@ -4,9 +4,10 @@ All of it runs inside one writing transaction, on what the store holds at that m
 dataset come out as if one had followed the other.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -14,17 +15,24 @@ from sqlalchemy.orm import Session
 
 from allreview.cells.contradictions import Reading, Stored, without_contradictions
 from allreview.cells.leak_groups import add_subjects, join_subjects
-from allreview.cells.naming import class_key, class_problem, name_problem, shown
+from allreview.cells.naming import CellName, class_key, class_problem, name_problem, shown
 from allreview.cells.scanning import Rejected
 from db.tables import Cell, CellFile, Dataset, Subject
 from db.types import now
 
 _CHUNK = 5000
-_Subjects = dict[str, int | None]  # a file's path to its subject's id
+
+Written = Callable[[int, int], None]
+"""Told how many rows are written, of how many."""
 
 
 def record(
-    session: Session, name: str, synthetic: bool, readings: Iterable[Reading], rejected: list[Rejected]
+    session: Session,
+    name: str,
+    synthetic: bool,
+    readings: Iterable[Reading],
+    rejected: list[Rejected],
+    written: Written = lambda done, total: None,
 ) -> tuple[int | None, int]:
     """Write the readings into the dataset `name`; gives its id and how many cells were new.
 
@@ -42,7 +50,7 @@ def record(
         # Another import may have made it in this moment; then what it wrote counts.
         stored = _load(session, dataset.id)
         kept = without_contradictions(kept, stored, rejected)
-    added = _write(session, dataset, stored, kept)
+    added = _write(session, dataset, stored, kept, written)
     return dataset.id, added
 
 
@@ -67,9 +75,9 @@ def _load(session: Session, dataset_id: int) -> Stored:
         )
     )
     files = session.execute(
-        sa.select(CellFile.path, CellFile.id, CellFile.cell_id, CellFile.subject_id, Cell.sha256)
-        .join(Cell, Cell.id == CellFile.cell_id)
-        .where(CellFile.dataset_id == dataset_id)
+        sa.select(CellFile.path, CellFile.id, CellFile.cell_id, CellFile.subject_id).where(
+            CellFile.dataset_id == dataset_id
+        )
     )
     subjects = session.execute(sa.select(Subject.name, Subject.id).where(Subject.dataset_id == dataset_id))
     return Stored(
@@ -84,116 +92,169 @@ def _with_labels(
 ) -> list[Reading]:
     """The readings that name a class the store can hold, each class spelled in one way."""
     spelling = {class_key(name): name for name in classes}
+    judged: dict[CellName, tuple[CellName, str | None]] = {}
     kept = []
     for reading in readings:
-        name = reading.candidate.name
-        problem = (
-            "nothing names its class: put it in a folder named after the class, or name it in a CSV"
-            if name.label is None
-            else class_problem(name.label)
-        )
-        if problem is None and name.subject is not None:
-            problem = name_problem(name.subject, "subject")
-        if problem is not None or name.label is None:
-            rejected.append(Rejected(reading.candidate.shown, shown(problem or "")))
-            continue
-        label = spelling.setdefault(class_key(name.label), name.label)
-        kept.append(replace(reading, candidate=replace(reading.candidate, name=replace(name, label=label))))
+        said = reading.candidate.name
+        if said not in judged:
+            judged[said] = _judged(said, spelling)
+        name, problem = judged[said]
+        if problem is not None:
+            rejected.append(Rejected(reading.candidate.shown, shown(problem)))
+        elif name == said:
+            kept.append(reading)
+        else:
+            kept.append(replace(reading, candidate=replace(reading.candidate, name=name)))
     return kept
 
 
-def _write(session: Session, dataset: Dataset, stored: Stored, kept: list[Reading]) -> int:
+def _judged(name: CellName, spelling: dict[str, str]) -> tuple[CellName, str | None]:
+    """The name with its class as it is spelled elsewhere, and why the store cannot hold it, or None."""
+    if name.label is None:
+        return name, "nothing names its class: put it in a folder named after the class, or name it in a CSV"
+    problem = class_problem(name.label)
+    if problem is None and name.subject is not None:
+        problem = name_problem(name.subject, "subject")
+    if problem is not None:
+        return name, problem
+    return replace(name, label=spelling.setdefault(class_key(name.label), name.label)), None
+
+
+def _write(session: Session, dataset: Dataset, stored: Stored, kept: list[Reading], written: Written) -> int:
     """Insert what is new; gives the number of new cells."""
     named = {name for name in (reading.candidate.name.subject for reading in kept) if name}
     subjects = stored.subjects | add_subjects(session, dataset.id, named - stored.subjects.keys())
-    subject_of = {reading.path: subjects.get(reading.candidate.name.subject or "") for reading in kept}
-    by_hash: dict[str, list[Reading]] = defaultdict(list)
+    new: dict[str, Reading] = {}
+    subject_of: dict[str, int] = {}
     for reading in kept:
-        by_hash[reading.sha256].append(reading)
-    new = [same for sha256, same in by_hash.items() if sha256 not in stored.cells]
+        if reading.sha256 in stored.cells:
+            continue
+        new.setdefault(reading.sha256, reading)
+        if reading.candidate.name.subject:
+            subject_of.setdefault(reading.sha256, subjects[reading.candidate.name.subject])
+    new_files = [reading for reading in kept if reading.path not in stored.files]
+    total = len(new) + len(new_files)
+    _insert_cells(session, dataset.id, new, subject_of, lambda done: written(done, total))
     cell_ids = {sha256: row.id for sha256, row in stored.cells.items()}
-    cell_ids |= _insert_cells(session, dataset.id, new, subject_of)
-    _insert_files(session, dataset.id, stored, kept, cell_ids, subject_of)
-    _fill_subjects(session, stored, kept, subject_of)
-    join_subjects(session, dataset.id, _ties(stored, kept, subject_of))
+    cell_ids |= _ids_of_new(session, dataset.id, max(cell_ids.values(), default=0))
+    _insert_files(
+        session, dataset.id, new_files, cell_ids, subjects, lambda done: written(len(new) + done, total)
+    )
+    _fill_subjects(session, stored, kept, subjects)
+    join_subjects(session, dataset.id, _ties(stored, kept, cell_ids, subjects))
     dataset.classes = sorted({*dataset.classes, *(reading.label for reading in kept)})
     return len(new)
 
 
-def _ties(stored: Stored, kept: list[Reading], subject_of: _Subjects) -> list[set[int]]:
-    """The subjects of each cell that has several."""
-    subjects_of_cell: dict[str, set[int]] = defaultdict(set)
+def _ties(
+    stored: Stored, kept: list[Reading], cell_ids: dict[str, int], subjects: dict[str, int]
+) -> set[tuple[int, int]]:
+    """Pairs of subjects that have a cell in common; one chain of pairs ties all subjects of a cell."""
+    first: dict[int, int] = {}
+    ties: set[tuple[int, int]] = set()
+
+    def saw(cell: int, subject: int) -> None:
+        earlier = first.setdefault(cell, subject)
+        if earlier != subject:
+            ties.add((earlier, subject))
+
     for row in stored.files.values():
         if row.subject_id is not None:
-            subjects_of_cell[row.sha256].add(row.subject_id)
+            saw(row.cell_id, row.subject_id)
     for reading in kept:
-        subject = subject_of[reading.path]
-        if subject is not None:
-            subjects_of_cell[reading.sha256].add(subject)
-    return [subjects for subjects in subjects_of_cell.values() if len(subjects) > 1]
+        if reading.candidate.name.subject:
+            saw(cell_ids[reading.sha256], subjects[reading.candidate.name.subject])
+    return ties
 
 
 def _insert_cells(
-    session: Session, dataset_id: int, new: list[list[Reading]], subject_of: _Subjects
-) -> dict[str, int]:
-    """Insert one cell for each list of identical readings; gives their ids by SHA-256."""
-    rows = [
+    session: Session,
+    dataset_id: int,
+    new: dict[str, Reading],
+    subject_of: dict[str, int],
+    inserted: Callable[[int], None],
+) -> None:
+    moment = now()
+    rows = (
         {
             "dataset_id": dataset_id,
-            "sha256": same[0].sha256,
-            "subject_id": next((subject_of[r.path] for r in same if subject_of[r.path] is not None), None),
-            "source_label": same[0].label,
-            "fold": same[0].candidate.name.fold,
-            "width": same[0].width,
-            "height": same[0].height,
-            "size_bytes": same[0].size_bytes,
-            "created_at": now(),
+            "sha256": sha256,
+            "subject_id": subject_of.get(sha256),
+            "source_label": reading.label,
+            "fold": reading.candidate.name.fold,
+            "width": reading.width,
+            "height": reading.height,
+            "size_bytes": reading.size_bytes,
+            "created_at": moment,
         }
-        for same in new
-    ]
-    ids: dict[str, int] = {}
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        found = session.scalars(sa.insert(Cell).returning(Cell.id, sort_by_parameter_order=True), chunk)
-        ids |= dict(zip((row["sha256"] for row in chunk), found, strict=True))
-    return ids
+        for sha256, reading in new.items()
+    )
+    _insert(session, Cell, rows, inserted)
+
+
+def _ids_of_new(session: Session, dataset_id: int, last: int) -> dict[str, int]:
+    """The ids of a dataset's cells by SHA-256, from behind the id `last`. Ids only grow.
+
+    Asking for them afterwards is quicker than having every insert return its own.
+    """
+    found = session.execute(
+        sa.select(Cell.sha256, Cell.id).where(Cell.dataset_id == dataset_id, Cell.id > last)
+    )
+    return {row.sha256: row.id for row in found}
 
 
 def _insert_files(
     session: Session,
     dataset_id: int,
-    stored: Stored,
-    kept: list[Reading],
+    new: list[Reading],
     cell_ids: dict[str, int],
-    subject_of: _Subjects,
+    subjects: dict[str, int],
+    inserted: Callable[[int], None],
 ) -> None:
-    rows = {
-        reading.path: {
+    rows = (
+        {
             "dataset_id": dataset_id,
             "cell_id": cell_ids[reading.sha256],
-            "subject_id": subject_of[reading.path],
+            "subject_id": subjects.get(reading.candidate.name.subject or ""),
             "path": reading.path,
         }
-        for reading in kept
-        if reading.path not in stored.files
-    }
-    ordered = [rows[path] for path in sorted(rows)]
-    for start in range(0, len(ordered), _CHUNK):
-        session.execute(sa.insert(CellFile), ordered[start : start + _CHUNK])
+        for reading in sorted(new, key=lambda reading: reading.path)
+    )
+    _insert(session, CellFile, rows, inserted)
 
 
-def _fill_subjects(session: Session, stored: Stored, kept: list[Reading], subject_of: _Subjects) -> None:
+def _insert(
+    session: Session,
+    table: type[Cell] | type[CellFile],
+    rows: Iterator[dict[str, Any]],
+    inserted: Callable[[int], None],
+) -> None:
+    """Insert rows in chunks, so that only one chunk is ever held; `inserted` is told how many went in."""
+    # On the connection, not the session: nothing has to become an object.
+    connection, statement, done = session.connection(), sa.insert(table), 0
+    while chunk := list(islice(rows, _CHUNK)):
+        connection.execute(statement, chunk)
+        done += len(chunk)
+        inserted(done)
+
+
+def _fill_subjects(session: Session, stored: Stored, kept: list[Reading], subjects: dict[str, int]) -> None:
     """Cells and files that had no subject get the one a repeated import names."""
+    files, cells = [], []
     for reading in kept:
-        subject = subject_of[reading.path]
+        subject = subjects.get(reading.candidate.name.subject or "")
         if subject is None:
             continue
         file, cell = stored.files.get(reading.path), stored.cells.get(reading.sha256)
         if file is not None and file.subject_id is None:
-            session.execute(sa.update(CellFile).where(CellFile.id == file.id).values(subject_id=subject))
+            files.append({"known": file.id, "subject": subject})
         if cell is not None and cell.subject_id is None:
-            session.execute(
-                sa.update(Cell)
-                .where(Cell.id == cell.id, Cell.subject_id.is_(None))
-                .values(subject_id=subject)
+            cells.append({"known": cell.id, "subject": subject})
+    for table, rows in ((CellFile, files), (Cell, cells)):
+        if rows:
+            update = (
+                sa.update(table)
+                .where(table.id == sa.bindparam("known"), table.subject_id.is_(None))
+                .values(subject_id=sa.bindparam("subject"))
             )
+            session.connection().execute(update, rows)

@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 
@@ -26,13 +26,21 @@ class Rejected:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """An image file to import: where it lies, how the report calls it, and what its name or CSV row says."""
+    """An image file to import: where it lies, how the report calls it, and what its name or CSV row says.
 
-    path: Path
+    There is one for every file of an import, so it is small: text instead of a path, and candidates of which the
+    same is said share its `name`.
+    """
+
+    file: str
     shown: str
     name: CellName
+
+    @property
+    def path(self) -> Path:
+        return Path(self.file)
 
 
 @dataclass(frozen=True)
@@ -56,22 +64,33 @@ def is_hidden(parts: Iterable[str]) -> bool:
     return any(part.startswith(".") or part.lower() in _SYSTEM_FILES for part in parts)
 
 
-def scan_folder(root: Path, known_classes: Iterable[str] = ()) -> Scan:
-    """Every image below `root` (resolved), named by its path. Linked folders are followed, once each."""
+def scan_folder(
+    root: Path, known_classes: Iterable[str] = (), found: Callable[[int], None] | None = None
+) -> Scan:
+    """Every image below `root` (resolved), named by its path. Linked folders are followed, once each.
+
+    `found` is told the number of images after each one.
+    """
     rejected: list[Rejected] = []
-    images: list[tuple[Path, PurePath]] = []
-    for path, relative in _walk(root, PurePath(), {os.fspath(root)}, rejected):
-        if not (is_text(os.fspath(path)) and is_text(os.fspath(relative))):
-            rejected.append(Rejected(shown(os.fspath(relative)), NOT_UTF8))
-        elif path.suffix.lower() not in IMAGE_SUFFIXES:
-            rejected.append(Rejected(str(relative), "it is not a BMP, PNG, JPEG, TIFF or WebP image"))
+    images: list[tuple[str, str]] = []
+    for path, relative in _walk(os.fspath(root), "", {os.fspath(root)}, rejected):
+        if not (is_text(path) and is_text(relative)):
+            rejected.append(Rejected(shown(relative), NOT_UTF8))
+        elif os.path.splitext(path)[1].lower() not in IMAGE_SUFFIXES:
+            rejected.append(Rejected(relative, "it is not a BMP, PNG, JPEG, TIFF or WebP image"))
         else:
             images.append((path, relative))
-    images.sort(key=lambda image: image[1].parts)
-    layout = read_layout((relative for _, relative in images), root.name, known_classes)
-    return Scan(
-        [Candidate(path, str(relative), layout.read(relative)) for path, relative in images], rejected
-    )
+            if found:
+                found(len(images))
+    # A layout follows from the folders: one image of each is enough to see it.
+    of_folder = {os.path.dirname(relative): relative for _, relative in images}
+    layout = read_layout((PurePath(relative) for relative in of_folder.values()), root.name, known_classes)
+    names: dict[CellName, CellName] = {}
+    candidates = []
+    for path, relative in images:
+        name = layout.read(PurePath(relative))
+        candidates.append(Candidate(path, relative, names.setdefault(name, name)))
+    return Scan(candidates, rejected)
 
 
 def scan_csv(labels: Path, root: Path, known_classes: Iterable[str] = ()) -> Scan:
@@ -93,35 +112,37 @@ def scan_csv(labels: Path, root: Path, known_classes: Iterable[str] = ()) -> Sca
     placed = {path: _below(path, root, labels.parent) for path in rows}
     layout = read_layout(placed.values(), root.name, known_classes)
     candidates = []
+    names: dict[CellName, CellName] = {}
     for path in sorted(rows):
         row, name = rows[path], layout.read(placed[path])
         name = replace(name, label=row.label or name.label, subject=row.subject or name.subject)
-        candidates.append(Candidate(path, row.shown, name))
+        candidates.append(Candidate(os.fspath(path), row.shown, names.setdefault(name, name)))
     return Scan(candidates, rejected)
 
 
 def _walk(
-    folder: Path, relative: PurePath, visited: set[str], rejected: list[Rejected]
-) -> Iterator[tuple[Path, PurePath]]:
-    """Files below `folder` as (resolved path, path as it reads below the root)."""
+    folder: str, relative: str, visited: set[str], rejected: list[Rejected]
+) -> Iterator[tuple[str, str]]:
+    """Files below `folder` as (resolved path, path as it reads below the root), in the order of their names."""
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as error:
-        where = shown(os.fspath(relative))
+        where = shown(relative or ".")
         rejected.append(Rejected(where, f"the folder cannot be read: {error.strerror or error}"))
         return
     for entry in entries:
         if is_hidden((entry.name,)):
             continue
         linked = entry.is_symlink()
-        real = Path(os.path.realpath(entry.path)) if linked else folder / entry.name
-        if real.is_dir() if linked else entry.is_dir():
-            if os.fspath(real) not in visited:
-                visited.add(os.fspath(real))
-                yield from _walk(real, relative / entry.name, visited, rejected)
+        real = os.path.realpath(entry.path) if linked else entry.path
+        below = os.path.join(relative, entry.name)
+        if os.path.isdir(real) if linked else entry.is_dir():
+            if real not in visited:
+                visited.add(real)
+                yield from _walk(real, below, visited, rejected)
         else:
-            yield real, relative / entry.name
+            yield real, below
 
 
 def _csv_rows(labels: Path, root: Path, rejected: list[Rejected]) -> Iterator[_Row]:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from allreview.cells.cell_query import CellQuery
 from allreview.recipe import Recipe, make_recipe
-from db.tables import Cell, Dataset, LeakGroup, Prediction, Run, Subject
+from db.tables import Cell, Dataset, LeakGroup, Prediction, Run, SnapshotCell, Subject
 from db.tables import Recipe as RecipeRow
 
 
@@ -46,16 +46,22 @@ class RunChoice:
 
 def counts(session: Session, dataset_id: int, run_id: int | None = None) -> Counts:
     """Cells of each current label: in all, by subject, and by the run's parts, in one query."""
-    query = CellQuery(run_id)
-    part = query.part.label("part")
-    label = query.label.label("label")
-    keys = [Subject.name, label] if run_id is None else [Subject.name, label, part]
-    rows = session.execute(
-        sa.select(Subject.name, label, part, sa.func.count())
-        .select_from(query.source)
+    part: Any = sa.null()
+    source: Any = Cell
+    if run_id is not None:
+        snapshot = sa.select(Run.snapshot_id).where(Run.id == run_id).scalar_subquery()
+        here = sa.and_(SnapshotCell.cell_id == Cell.id, SnapshotCell.snapshot_id == snapshot)
+        source, part = sa.join(Cell, SnapshotCell, here, isouter=True), SnapshotCell.part
+    keys = [Cell.subject_id, Cell.current_label, *([] if run_id is None else [part])]
+    counted = session.execute(
+        sa.select(Cell.subject_id, Cell.current_label, part, sa.func.count())
+        .select_from(source)
         .where(Cell.dataset_id == dataset_id)
         .group_by(*keys)
     ).all()
+    named = session.execute(sa.select(Subject.id, Subject.name).where(Subject.dataset_id == dataset_id))
+    names = {number: name for number, name in named}  # noqa: C416 - a Result is no mapping
+    rows = [(names.get(subject), label, in_part, number) for subject, label, in_part, number in counted]
     by_class: dict[str, int] = {}
     by_subject: dict[tuple[str | None, str], int] = {}
     by_part: dict[tuple[str, str], int] = {}
@@ -100,9 +106,15 @@ def subject_names(session: Session, dataset_id: int) -> list[str]:
 
 def labels_in_use(session: Session, dataset_id: int) -> list[str]:
     """The current labels that cells of the dataset have now, sorted: classes, and *unsure*, *unusable*."""
-    query = CellQuery()
-    select = sa.select(query.label).select_from(query.source).where(Cell.dataset_id == dataset_id).distinct()
-    return sorted(session.scalars(select))
+    # From one label to the next through the index: a question for all labels reads every cell.
+    found: list[str] = []
+    while True:
+        after = Cell.current_label > found[-1] if found else sa.true()
+        least = sa.select(sa.func.min(Cell.current_label)).where(Cell.dataset_id == dataset_id, after)
+        label = session.scalar(least)
+        if label is None:
+            return sorted(found)
+        found.append(label)
 
 
 def runs_with_predictions(session: Session, dataset_id: int) -> list[RunChoice]:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from allreview.cli import (
     agreeing,
+    caching,
     comparing,
     data,
     exporting,
@@ -92,6 +93,7 @@ app.command()(recording.report)
 app.command()(agreeing.assign)
 app.command()(agreeing.worklists)
 app.command()(agreeing.agreement)
+app.command()(caching.cache)
 app.command()(operating.worker)
 app.command()(operating.check)
 

@@ -3,11 +3,11 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import typer
 
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
     from allreview.settings import Settings
 
-Progress = Callable[[int, int], None]
+
+class Progress(Protocol):
+    """Told how many steps are done, of how many (0: not known), and, where that changes, what is being done."""
+
+    def __call__(self, done: int, total: int, doing: str = "", /) -> None: ...
+
 
 _WIDE = 240
 """Columns of a table that is not printed on a terminal: paths stay whole for grep."""
@@ -86,19 +91,27 @@ def listed(lines: Sequence[str]) -> None:
 @contextmanager
 def progress(words: str) -> Iterator[Progress]:
     """A progress bar on stderr while the block runs; nothing where stderr is no terminal."""
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(words, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with rich.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task, shown = bar.add_task(words, total=None), words
+
+        def update(done: int, total: int, doing: str = "") -> None:
+            nonlocal task, shown
+            if (doing or words) != shown:  # another thing has its own pace: the time left is counted anew
+                bar.remove_task(task)
+                task, shown = bar.add_task(doing or words, total=None), doing or words
+            bar.update(task, completed=done, total=total or None)
+
+        yield update
 
 
 @contextmanager

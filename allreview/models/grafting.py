@@ -24,12 +24,12 @@ class Preparation(keras.layers.Layer):
 
     def __init__(self, preprocessing: str, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        if preprocessing not in _PREPARE:
+        if preprocessing not in PREPARE:
             raise ValueError(f"there is no preprocessing {preprocessing!r} in a graph")
         self.preprocessing = preprocessing
 
     def call(self, inputs: Any) -> Any:
-        return _PREPARE[self.preprocessing](inputs)
+        return PREPARE[self.preprocessing](inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -51,11 +51,12 @@ def _unchanged(pixels: Any) -> Any:
     return pixels
 
 
-_PREPARE = {
+PREPARE = {
     "minus_one_to_one": _minus_one_to_one,
     "bgr_less_imagenet_means": _bgr_less_imagenet_means,
     "unchanged": _unchanged,
 }
+"""Each `Backbone.preprocessing` on tensors: float32 RGB in 0..255 of shape [..., 3], which is kept."""
 
 
 def raw_pixels(size: int) -> Any:

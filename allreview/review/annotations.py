@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 import db
 from allreview.errors import UserError
-from allreview.labels import NOT_CLASSES, in_force
+from allreview.labels import NOT_CLASSES, in_force, keep_standing
 from allreview.review.events import (
     StaleSelection,
     StaleView,
@@ -141,13 +141,17 @@ def decide_many(
                 batch=batch,
                 flush=False,
             )
+        keep_standing(session, cells)
     return batch
 
 
 def append(
     session: Session, cell_id: int, last: Annotation | None, *, flush: bool = True, **values: Any
 ) -> Annotation:
-    """Add the event that comes after `last`, the cell's last event, which is locked by the caller."""
+    """Add the event that comes after `last`, the cell's last event, which is locked by the caller.
+
+    Who passes `flush=False` calls `keep_standing` after the last of its events.
+    """
     annotation = Annotation(
         cell_id=cell_id,
         sequence=last.sequence + 1 if last else 1,
@@ -156,7 +160,7 @@ def append(
     )
     session.add(annotation)
     if flush:
-        session.flush()
+        keep_standing(session, [cell_id])
     return annotation
 
 

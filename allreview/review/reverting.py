@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 import db
 from allreview.errors import UserError
-from allreview.labels import in_force
+from allreview.labels import in_force, keep_standing
 from allreview.review.annotations import append, require_reviewer
 from allreview.review.events import StaleView, event_of, last_events, slices
 from db.tables import Annotation
@@ -256,7 +256,7 @@ def _append_each(
         written[cell_id] = append(
             session, cell_id, written.get(cell_id) or last[cell_id], flush=False, **values
         )
-    session.flush()
+    keep_standing(session, written)
     return list(written.values())
 
 

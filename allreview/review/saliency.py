@@ -3,7 +3,8 @@
 Each method looks at the class score before softmax (softmax gradients vanish where the model is sure) and
 gives every cell a map that depends on that cell alone, not on the cells it was computed together with:
 
-- Grad-CAM (Selvaraju et al., ICCV 2017) and Grad-CAM++ (Chattopadhay et al., WACV 2018), in batches.
+- Grad-CAM (Selvaraju et al., ICCV 2017) and Grad-CAM++ (Chattopadhay et al., WACV 2018), in batches, on feature
+  maps that both share.
 - Score-CAM (Wang et al., CVPR Workshops 2020) on the channels that vary most, as Faster Score-CAM does.
 - SmoothGrad (Smilkov et al., 2017), the mean absolute gradient over noisy copies, always the same noise.
 
@@ -13,9 +14,8 @@ probabilities are averaged, each branch is explained by its own score.
 """
 
 import threading
-import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,14 +24,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
-from tf_keras_vis.gradcam import Gradcam
-from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
-from tf_keras_vis.saliency import Saliency
-from tf_keras_vis.scorecam import Scorecam
-from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
-from tf_keras_vis.utils.scores import CategoricalScore
 
 from allreview.errors import UserError
+from allreview.review.cut_models import ClassScore, CutModel, of_classes
 from allreview.review.overlays import METHODS
 
 BATCH = 16
@@ -45,36 +40,8 @@ SMOOTH_NOISE = 0.2
 Maps = NDArray[np.float32]
 
 
-class _Explainers:
-    """What tf-keras-vis needs for one branch: a linear model, the branch's last feature maps, one object a
-    method."""
-
-    def __init__(self, linear: keras.Model, features: keras.Layer) -> None:
-        self.linear = linear
-        self.features = features
-        self.gradcam = Gradcam(linear)
-        self.gradcam_plus_plus = GradcamPlusPlus(linear)
-        self.scorecam = Scorecam(linear)
-        self.saliency = Saliency(linear)
-
-
-class _Explained:
-    """A copy of a model, and what explains each of its branches."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self.copy = _copy(model)
-        self.branches = _branches(self.copy)
-
-    def explainers(self, method: str) -> list[_Explainers]:
-        """One for each map that the method makes. Gradients by pixel need no feature maps, so there is one for
-        each class score."""
-        if method != "smoothgrad":
-            return self.branches
-        return list({id(branch.linear): branch for branch in self.branches}.values())
-
-
-_explained: WeakKeyDictionary[keras.Model, _Explained] = WeakKeyDictionary()
-_lock = threading.Lock()
+_cut: WeakKeyDictionary[keras.Model, CutModel] = WeakKeyDictionary()
+_cutting = threading.Lock()
 
 
 def heatmaps(model: keras.Model, inputs: Maps, class_indices: Sequence[int], method: str) -> Maps:
@@ -93,173 +60,147 @@ def heatmaps(model: keras.Model, inputs: Maps, class_indices: Sequence[int], met
     Raises:
         UserError: an unknown method, a model of another kind, or inputs and classes that do not fit it.
     """
-    if method not in METHODS:
-        raise UserError(f"There is no saliency method {method!r}: choose one of {', '.join(METHODS)}.")
+    return heatmaps_by_method(model, inputs, class_indices, [method])[method]
+
+
+def heatmaps_by_method(
+    model: keras.Model, inputs: Maps, class_indices: Sequence[int], methods: Sequence[str]
+) -> dict[str, Maps]:
+    """What `heatmaps` gives, for several methods at once: those that need the feature maps share them."""
+    for method in methods:
+        if method not in METHODS:
+            raise UserError(f"There is no saliency method {method!r}: choose one of {', '.join(METHODS)}.")
     inputs = np.asarray(inputs, dtype=np.float32)
-    indices = [int(index) for index in class_indices]
-    with _lock, warnings.catch_warnings():
-        # tf-keras-vis wraps the input in a list, and Keras remarks on it at every call.
-        warnings.filterwarnings("ignore", message="The structure of `inputs`")
-        explained = _explained_by(model)
-        _check_fit(explained.copy, inputs, indices)
-        if not indices:
-            return inputs[..., 0].copy()
-        side = inputs.shape[1]
-        by_branch = [
-            np.stack([_finished(cell, side) for cell in _RAW[method](explainers, inputs, indices)])
-            for explainers in explained.explainers(method)
-        ]
-    if len(by_branch) == 1:
-        return by_branch[0]
-    return np.stack([_finished(cell, side) for cell in np.mean(by_branch, axis=0)])
+    indices = np.asarray(class_indices, dtype=np.int32)
+    cut = _cut_of(model)
+    _check_fit(model, inputs, indices)
+    found: dict[str, list[Maps]] = {method: [] for method in methods}
+    for start in range(0, len(inputs), BATCH):
+        part = slice(start, start + BATCH)
+        batch = _Batch(cut, inputs[part], indices[part])
+        for method in methods:
+            found[method].append(_joint(_RAW[method](batch), inputs.shape[1]))
+    return {
+        method: np.concatenate(parts) if parts else inputs[..., 0].copy() for method, parts in found.items()
+    }
 
 
-def _explained_by(model: keras.Model) -> _Explained:
-    if model not in _explained:
-        _explained[model] = _Explained(model)
-    explained = _explained[model]
-    # The model may have been trained on since its copy was made.
-    explained.copy.set_weights(model.get_weights())
-    return explained
+class _Batch:
+    """Cells that are explained together, and their feature maps, computed when a method first needs them."""
+
+    def __init__(self, cut: CutModel, inputs: Maps, indices: NDArray[np.int32]) -> None:
+        self.scores = cut.scores
+        self.inputs = inputs
+        self.indices = indices
+        self._cut = cut
+
+    @cached_property
+    def feature_maps(self) -> list[Any]:
+        return self._cut.feature_maps(tf.constant(self.inputs))
 
 
-def _copy(model: keras.Model) -> keras.Model:
-    is_functional = isinstance(model, type(_tiny_functional()))
-    if not is_functional or any(isinstance(layer, keras.Model) for layer in model.layers):
-        raise UserError(
-            "Saliency needs a flat functional model, without models inside models: build the head on the"
-            " backbone's output instead of stacking the two."
-        )
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
-        raise UserError("Saliency needs a model with one image input and one row of class scores as output.")
-    return keras.models.clone_model(model)
+def _cut_of(model: keras.Model) -> CutModel:
+    with _cutting:
+        if model not in _cut:
+            _cut[model] = CutModel(model)
+        cut = _cut[model]
+        # The model may have been trained on since it was cut.
+        for score in cut.scores:
+            score.follow()
+    return cut
 
 
-def _branches(model: keras.Model) -> list[_Explainers]:
-    """What explains each branch: on the model's class score, or on its own where probabilities are averaged."""
-    output: Any = model.outputs[0]
-    branches = _branch_outputs(output)
-    if branches and isinstance(output._keras_history.operation, keras.layers.Average):
-        explained = [keras.Model(model.inputs, branch) for branch in branches]
-        return [_Explainers(_linear(member), _last_feature_maps(member)) for member in explained]
-    linear = _linear(model)
-    ends = branches or [output]
-    return [_Explainers(linear, _last_feature_maps(keras.Model(model.inputs, end))) for end in ends]
-
-
-def _branch_outputs(output: Any) -> list[Any]:
-    """The rows of numbers that several branches give where they first meet, seen from the output; else none."""
-    operation = output._keras_history.operation
-    while True:
-        given = operation.input if not isinstance(operation, keras.layers.InputLayer) else None
-        if isinstance(given, list):
-            return given if all(len(tensor.shape) == 2 for tensor in given) else []
-        if given is None or len(given.shape) != 2:
-            return []
-        operation = given._keras_history.operation
-
-
-def _linear(model: keras.Model) -> keras.Model:
-    """The model with its softmax taken off, on the layers it has."""
-    output_layer = model.get_layer(model.output_names[0])
-    if not hasattr(output_layer, "activation"):
-        raise UserError(
-            f"Saliency cannot look behind the model's last layer {output_layer.name!r}: end the model with a"
-            " Dense layer that has the softmax as its activation."
-        )
-    ReplaceToLinear()(model)
-    cast: Any = model
-    cast.predict = partial(model.predict, verbose=0)  # pyright: ignore[reportArgumentType]
-    return model
-
-
-def _tiny_functional() -> keras.Model:
-    only = keras.Input((1,))
-    return keras.Model(only, only)
-
-
-def _last_feature_maps(model: keras.Model) -> keras.Layer:
-    """The last layer whose output still has rows and columns: what the global pooling pools."""
-    for layer in reversed(model.layers):
-        shape = getattr(getattr(layer, "output", None), "shape", ())
-        if len(shape) == 4 and shape[1] != 1 and not isinstance(layer, keras.layers.InputLayer):
-            return layer
-    raise UserError(
-        "Saliency needs a convolutional model: this one has no feature maps with rows and columns."
-    )
-
-
-def _check_fit(model: keras.Model, inputs: Maps, indices: list[int]) -> None:
+def _check_fit(model: keras.Model, inputs: Maps, indices: NDArray[np.int32]) -> None:
     classes = model.output_shape[-1]
     if inputs.ndim != 4 or inputs.shape[1] != inputs.shape[2] or len(inputs) != len(indices):
         raise UserError(
             f"Saliency needs square images as [n, s, s, 3] and one class for each: got {list(inputs.shape)}"
             f" and {len(indices)} classes."
         )
-    if any(not 0 <= index < classes for index in indices):
+    if ((indices < 0) | (indices >= classes)).any():
         raise UserError(f"Saliency was asked for a class the model does not have: it has {classes}.")
 
 
-class _ShiftedScore(CategoricalScore):
-    """The class score, moved to 0. Grad-CAM++ takes its exponential, which otherwise overflows; the factor
-    cancels out in the finished map, so nothing else changes."""
+def _gradcam(batch: _Batch) -> list[Maps]:
+    return _class_activation(batch, lambda score: score.gradcam, of_classes(batch.indices))
 
-    def __call__(self, output: Any) -> Any:
-        score = super().__call__(output)
+
+def _gradcam_plus_plus(batch: _Batch) -> list[Maps]:
+    of_class = of_classes(batch.indices)
+
+    def shifted(output: Any) -> Any:
+        # Moved to 0: the method takes the score's exponential, which otherwise overflows. The factor cancels out in
+        # the finished map, so nothing else changes.
+        score = of_class(output)
         return score - tf.stop_gradient(score)
 
-
-def _gradient_maps(name: str, score: type[CategoricalScore]) -> "_RawMaps":
-    def maps(explainers: _Explainers, inputs: Maps, indices: list[int]) -> list[Maps]:
-        found: list[Maps] = []
-        for start in range(0, len(inputs), BATCH):
-            part = slice(start, start + BATCH)
-            found += list(np.asarray(_cam(explainers, name, score(indices[part]), inputs[part])))
-        return found
-
-    return maps
+    return _class_activation(batch, lambda score: score.gradcam_plus_plus, shifted)
 
 
-def _scorecam_maps(explainers: _Explainers, inputs: Maps, indices: list[int]) -> list[Maps]:
+def _class_activation(
+    batch: _Batch, method_of: Callable[[ClassScore], Any], of_class: Callable[[Any], Any]
+) -> list[Maps]:
+    """The maps [n, h, w] of each branch, by gradients from the class score to the branch's feature maps."""
+    found: list[Maps] = []
+    for score in batch.scores:
+        feature_maps = [batch.feature_maps[place] for place in score.places]
+        for layer in score.maps_layers:
+            found.append(
+                np.asarray(method_of(score)(of_class, feature_maps, penultimate_layer=layer, **_AS_IT_IS))
+            )
+    return found
+
+
+def _scorecam(batch: _Batch) -> list[Maps]:
     # Cell by cell: in a batch the library scores every cell on the union of all cells' channels.
-    output: Any = explainers.features.output
-    channels = min(SCORECAM_CHANNELS, output.shape[-1])
     return [
-        np.asarray(_cam(explainers, "scorecam", CategoricalScore(index), cell[None], max_N=channels))[0]
-        for cell, index in zip(inputs, indices, strict=True)
+        np.concatenate(
+            [
+                score.scorecam(
+                    of_classes([index]),
+                    cell[None],
+                    penultimate_layer=layer,
+                    max_N=min(SCORECAM_CHANNELS, channels),
+                    **_AS_IT_IS,
+                )
+                for cell, index in zip(batch.inputs, batch.indices, strict=True)
+            ]
+        )
+        for score in batch.scores
+        for layer, channels in zip(score.ends, score.channels, strict=True)
     ]
 
 
-def _cam(explainers: _Explainers, name: str, score: CategoricalScore, inputs: Maps, **options: Any) -> Any:
-    return getattr(explainers, name)(
-        score,
-        inputs,
-        penultimate_layer=explainers.features,
-        seek_penultimate_conv_layer=False,
-        # The library stretches maps corner to corner, which moves hot spots outwards; `_finished` does not.
-        expand_cam=False,
-        normalize_cam=False,
-        **options,
-    )
+def _smoothgrad(batch: _Batch) -> list[Maps]:
+    # Gradients by pixel need no feature maps, so there is one map for each class score.
+    return [
+        np.stack(
+            [
+                _mean_gradient(score, cell, index)
+                for cell, index in zip(batch.inputs, batch.indices, strict=True)
+            ]
+        )
+        for score in batch.scores
+    ]
 
 
-def _smoothgrad_maps(explainers: _Explainers, inputs: Maps, indices: list[int]) -> list[Maps]:
+def _mean_gradient(score: ClassScore, cell: Maps, index: int) -> Maps:
     # The library's own `smooth_samples` draws from NumPy's global generator, so that a map would depend on
     # what ran before, and takes one copy at a time; a batch of copies is the same formula and faster.
-    return [
-        _smoothgrad(explainers.saliency, cell, index) for cell, index in zip(inputs, indices, strict=True)
-    ]
-
-
-def _smoothgrad(saliency: Saliency, cell: Maps, index: int) -> Maps:
     sigma = SMOOTH_NOISE * (cell.max() - cell.min())
     noise = np.random.default_rng(0).normal(0.0, sigma, (SMOOTH_SAMPLES, *cell.shape)).astype(np.float32)
-    gradients: Any = saliency(
-        CategoricalScore([index] * SMOOTH_SAMPLES), cell + noise, keepdims=True, normalize_map=False
-    )
-    mean = np.asarray(gradients).mean(axis=0).max(axis=-1)
+    gradients = score.gradients(tf.constant(cell + noise), tf.fill([SMOOTH_SAMPLES], int(index)))
+    mean = gradients.numpy().mean(axis=0).max(axis=-1)
     # A few pixels have far higher gradients than all others; the paper caps them (section 3.1).
     return np.minimum(mean, np.quantile(mean, 0.99))
+
+
+def _joint(by_branch: list[Maps], side: int) -> Maps:
+    """The finished maps [n, side, side] of cells with one raw map for each branch."""
+    finished = [np.stack([_finished(cell, side) for cell in raw]) for raw in by_branch]
+    if len(finished) == 1:
+        return finished[0]
+    return np.stack([_finished(cell, side) for cell in np.mean(finished, axis=0)])
 
 
 def _finished(raw: Maps, side: int) -> Maps:
@@ -275,10 +216,15 @@ def _finished(raw: Maps, side: int) -> Maps:
     return (heat - low) / (high - low)
 
 
-_RawMaps = Callable[[_Explainers, Maps, list[int]], list[Maps]]
-_RAW: dict[str, _RawMaps] = {
-    "gradcam": _gradient_maps("gradcam", CategoricalScore),
-    "gradcam_plus_plus": _gradient_maps("gradcam_plus_plus", _ShiftedScore),
-    "scorecam": _scorecam_maps,
-    "smoothgrad": _smoothgrad_maps,
+_AS_IT_IS = {
+    "seek_penultimate_conv_layer": False,
+    # The library stretches maps corner to corner, which moves hot spots outwards; `_finished` does not.
+    "expand_cam": False,
+    "normalize_cam": False,
+}
+_RAW: dict[str, Callable[[_Batch], list[Maps]]] = {
+    "gradcam": _gradcam,
+    "gradcam_plus_plus": _gradcam_plus_plus,
+    "scorecam": _scorecam,
+    "smoothgrad": _smoothgrad,
 }

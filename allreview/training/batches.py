@@ -14,7 +14,8 @@ import numpy as np
 from allreview.models.building import preprocess_of
 from allreview.recipe import Recipe
 from allreview.training.augmentation import augmented, cutmix, mixup
-from allreview.training.features import CellImage, read_cell
+from allreview.training.features import read_cell
+from allreview.training.views import CellImage
 
 PIXEL_MEMORY_BYTES = 1 << 30
 """Decoded training cells are kept in memory between epochs up to this size; the rest is decoded anew."""

@@ -1,56 +1,44 @@
 """Cached features of frozen backbones.
 
 A frozen backbone says the same of the same image every time, so each image passes through it once in each view
-of it. Under `features/<key>/` lie the pooled vectors of one key: backbone, weights, image size, crop,
-preprocessing, view and precision (`key.json` says which). The folder is append-only: a chunk is `<id>.npy`, the
-vectors, and `<id>.sha256.npy`, the cells' hashes, written last as its commit mark. So a killed worker leaves at
-most an unmarked file that nobody reads, and two workers on one folder at worst compute a cell twice.
+of it. What is computed is kept by `feature_store` under a key: backbone, weights, image size, crop, preprocessing,
+view, and what computes in which numbers. The cells are known by their content, and a file is compared with what was
+imported whenever it is read. So whatever is changed, nothing stale is ever found.
 
 An ensemble's features are those of its backbones side by side, each from its own cache, which single runs share.
+Whatever is missing of a cell, in several views and of several backbones, is computed from one reading of its file.
 """
 
 import hashlib
-import json
 import os
 import time
-import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from allreview.cells.decoding import cell_pixels, decode_rgb, read_bytes
 from allreview.errors import UserError
 from allreview.models.backbones import backbone_named
 from allreview.models.building import build_backbone
 from allreview.models.pretrained import file_hash
-from allreview.models.saving import put_in_place
 from allreview.recipe import BackboneName, Recipe
-from allreview.settings import Settings
-from allreview.training.augmentation import SETTINGS, VERSION, augmented
-
-BATCH = 32
-"""Images per forward pass. Fixed and padded, so that an image's features do not depend on its neighbours."""
-CHUNK = 96
-"""Images per committed chunk: what a kill loses at most."""
-FORMAT = 1
-"""Raise it when decoding or resizing changes, so that older features are not mixed with new ones."""
+from allreview.settings import EngineName, Settings
+from allreview.training.engines import BATCH, Computing, Engine, engine_for, intended
+from allreview.training.feature_store import FORMAT, FeatureFolder, Writer
+from allreview.training.views import ORIGINAL, CellImage, View
 
 Progress = Callable[[int, int, float], None]
 Check = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class CellImage:
-    """One cell to read: the SHA-256 of its file, and where a file with that content lies."""
-
-    sha256: str
-    path: Path
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def read_cell(cell: CellImage, recipe: Recipe, max_pixels: int) -> np.ndarray:
@@ -68,43 +56,6 @@ def read_cell(cell: CellImage, recipe: Recipe, max_pixels: int) -> np.ndarray:
         raise UserError(f"{str(cell.path)!r} cannot be used: {error}.") from None
 
 
-@dataclass(frozen=True)
-class View:
-    """One way to show a cell to a frozen backbone: as it is, mirrored, or in a version drawn at random.
-
-    Of the drawn versions there are many, told apart by `number`. Each follows from the cell's content, the
-    recipe's augmentation and seed, and the number: of more views the first are those there were before.
-    """
-
-    kind: Literal["original", "flipped", "drawn"]
-    number: int = 0
-
-    def of(self, pixels: np.ndarray, cell: CellImage, recipe: Recipe) -> np.ndarray:
-        """The cell's pixels uint8 [size, size, 3] in this view."""
-        if self.kind == "drawn":
-            content = [int(cell.sha256[start : start + 8], 16) for start in range(0, 64, 8)]
-            return augmented(pixels, recipe, np.random.default_rng([recipe.seed, self.number, *content]))
-        return pixels[:, ::-1] if self.kind == "flipped" else pixels
-
-    def key(self, recipe: Recipe) -> Any:
-        """What the features in this view depend on besides the cell."""
-        if self.kind != "drawn":
-            return self.kind
-        settings = {name: getattr(recipe, name) for name in SETTINGS}
-        return {"drawn": self.number, "seed": recipe.seed, "version": VERSION, **settings}
-
-
-ORIGINAL, FLIPPED = View("original"), View("flipped")
-
-
-def training_views(recipe: Recipe) -> list[View]:
-    """The views a head is trained on: the cell itself and, when the recipe only mirrors, the mirrored cell; with
-    any other augmentation `recipe.views` drawn versions."""
-    if recipe.augments_pixels:
-        return [View("drawn", number) for number in range(recipe.views)]
-    return [ORIGINAL, FLIPPED] if recipe.flip else [ORIGINAL]
-
-
 def cached_features(
     images: Sequence[CellImage],
     recipe: Recipe,
@@ -120,96 +71,142 @@ def cached_features(
     Those of several backbones stand side by side, in the order of `recipe.backbones`; `weights` has the file of
     each. `progress(done, total, rate)` counts distinct cells, once for each backbone, those found in the cache
     included; `rate` is in images a second, of the computed ones (0 while there are none). `check()` is called
-    before every batch and may raise to stop: what is committed by then stays.
+    before every batch and may raise to stop: what is computed by then stays.
 
     Raises:
         UserError: a file cannot be read or has changed, or the weights do not fit the backbone.
     """
-    names = recipe.backbones
-    distinct = len({image.sha256 for image in images})
-    found = []
-    for place, name in enumerate(names):
+    shelves = _shelves(recipe, weights, settings, [view])
+    distinct = {image.sha256: image for image in images}
+    hashes, cells = list(distinct), list(distinct.values())
+    ends = np.cumsum([shelf.width for shelf in shelves])
+    found = np.empty((len(cells), ends[-1]), dtype=np.float32)
+    columns = [found[:, end - shelf.width : end] for end, shelf in zip(ends, shelves, strict=True)]
+    present = [shelf.folder.read(hashes, part) for shelf, part in zip(shelves, columns, strict=True)]
+    if _settle(shelf for shelf, whole in zip(shelves, present, strict=True) if not whole.all()):
+        return cached_features(images, recipe, weights, settings, view=view, progress=progress, check=check)
+    place = {sha256: row for row, sha256 in enumerate(hashes)}
+    parts = dict(zip(shelves, columns, strict=True))
 
-        def in_all(done: int, total: int, rate: float, place: int = place) -> None:
-            progress(place * distinct + done, len(names) * total, rate)
+    def keep(shelf: "_Shelf", computed: Sequence[str], vectors: np.ndarray) -> None:
+        parts[shelf][[place[sha256] for sha256 in computed]] = vectors
 
-        backbone = frozen_backbone(name, recipe.image_size, weights[name])
-        found.append(_of_one(images, recipe, backbone, settings, view=view, progress=in_all, check=check))
-    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+    lacking = {
+        shelf: [cell for cell, whole in zip(cells, present[number], strict=True) if not whole]
+        for number, shelf in enumerate(shelves)
+    }
+    _compute(lacking, len(shelves) * len(cells), recipe, settings, keep=keep, progress=progress, check=check)
+    if len(images) == len(cells):
+        return found
+    return found[[place[image.sha256] for image in images]]
 
 
-def _of_one(
-    images: Sequence[CellImage],
+def cache_features(
+    wanted: Sequence[tuple[Sequence[CellImage], View]],
     recipe: Recipe,
-    backbone: "FrozenBackbone",
+    weights: Mapping[BackboneName, Path],
     settings: Settings,
     *,
-    view: View,
     progress: Progress,
     check: Check,
-) -> np.ndarray:
-    folder = _open_folder(recipe, backbone, settings, view)
-    found = _load_chunks(folder, backbone.n_features, {image.sha256 for image in images})
-    distinct = {image.sha256: image for image in images}
-    missing = [image for sha256, image in distinct.items() if sha256 not in found]
-    started, total = time.perf_counter(), len(distinct)
-    progress(len(found), total, 0.0)
-    chunk: dict[str, np.ndarray] = {}
-    computed = 0
-    try:
-        for batch, pixels in decoded(missing, recipe, settings.max_pixels, view):
-            check()
-            chunk |= {image.sha256: vector for image, vector in zip(batch, backbone(pixels), strict=True)}
-            computed += len(batch)
-            if len(chunk) >= CHUNK:
-                _commit(folder, chunk)
-                found |= chunk
-                chunk = {}
-            rate = computed / (time.perf_counter() - started)
-            progress(total - len(missing) + computed, total, rate)
-    finally:
-        _commit(folder, chunk)
-    found |= chunk
-    if not images:
-        return np.empty((0, backbone.n_features), dtype=np.float32)
-    return np.stack([found[image.sha256] for image in images])
+) -> None:
+    """Compute what the cache lacks of cells in several views, reading each file once; see `cached_features`.
+
+    `wanted` has the cells of each view. `progress` counts a cell once for each of its views and each backbone.
+
+    Raises:
+        UserError: as `cached_features`.
+    """
+    cells = {view: list({image.sha256: image for image in images}.values()) for images, view in wanted}
+    shelves = _shelves(recipe, weights, settings, list(cells))
+    lacking: dict[_Shelf, list[CellImage]] = {}
+    for shelf in shelves:
+        known = shelf.folder.known([cell.sha256 for cell in cells[shelf.view]])
+        lacking[shelf] = [cell for cell, there in zip(cells[shelf.view], known, strict=True) if not there]
+    if _settle(shelf for shelf, missing in lacking.items() if missing):
+        return cache_features(wanted, recipe, weights, settings, progress=progress, check=check)
+    total = sum(len(cells[shelf.view]) for shelf in shelves)
+    _compute(lacking, total, recipe, settings, keep=lambda *_: None, progress=progress, check=check)
 
 
 class FrozenBackbone:
-    """A backbone with its weights, traced once. `model` is what `allreview.models.building.join` takes."""
+    """A backbone with its weights, built when it is needed first.
 
-    def __init__(self, name: BackboneName, image_size: int, weights: Path, weights_hash: str) -> None:
+    `computing` says what computes its features, or will.
+    """
+
+    def __init__(
+        self, name: BackboneName, image_size: int, weights: Path, weights_hash: str, engine: EngineName
+    ) -> None:
         self.name: BackboneName = name
         self.weights_hash = weights_hash
-        self.model = build_backbone(name, image_size, weights)
-        self.n_features = int(self.model.output_shape[-1])
-        self._preprocess = backbone_named(name).preprocess
-        signature = [tf.TensorSpec((BATCH, image_size, image_size, 3), tf.float32)]
-        self._forward: Any = tf.function(
-            lambda batch: self.model(batch, training=False), input_signature=signature
-        )
+        self._image_size, self._weights = image_size, weights
+        self._asked: EngineName = engine
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The network up to its pooled features: what `allreview.models.building.join` takes.
+
+        Raises:
+            UserError: the file does not hold the backbone's weights, or is not the one it was.
+        """
+        model = build_backbone(self.name, self._image_size, self._weights)
+        if file_hash(self._weights) != self.weights_hash:
+            raise UserError(f"{self._weights} was changed while it was read: start the run again.")
+        return model
+
+    @property
+    def n_features(self) -> int:
+        return int(self.model.output_shape[-1])
+
+    @property
+    def computing(self) -> Computing:
+        return self.__dict__["_engine"].computing if "_engine" in self.__dict__ else intended(self._asked)
+
+    @property
+    def batch(self) -> int:
+        """How many images are computed at once, at most."""
+        return self._engine.batch
+
+    def settle(self) -> bool:
+        """Make the engine ready, and say whether it is another than was intended."""
+        before = self.computing
+        return self._engine.computing != before
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Features float32 [n, features] of pixels uint8 [n, size, size, 3], n at most `BATCH`."""
-        padded = np.zeros((BATCH, *pixels.shape[1:]), dtype=np.float32)
-        padded[: len(pixels)] = self._preprocess(pixels)
-        return self._forward(tf.constant(padded)).numpy()[: len(pixels)]
+        """Features float32 [n, features] of pixels uint8 [n, size, size, 3], n at most `batch`."""
+        return self._engine(pixels)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return engine_for(backbone_named(self.name), self.model, intended(self._asked), self._asked)
 
 
-def frozen_backbone(name: BackboneName, image_size: int, weights: Path) -> FrozenBackbone:
+def frozen_backbone(
+    name: BackboneName, image_size: int, weights: Path, engine: EngineName = "auto"
+) -> FrozenBackbone:
     """A frozen backbone. The last two are kept in memory, known by their weights' content."""
-    return _build_backbone(name, image_size, weights, file_hash(weights))
+    return _known_backbone(name, image_size, weights, file_hash(weights), engine)
 
 
 @lru_cache(maxsize=2)
-def _build_backbone(name: BackboneName, size: int, weights: Path, weights_hash: str) -> FrozenBackbone:
-    return FrozenBackbone(name, size, weights, weights_hash)
+def _known_backbone(
+    name: BackboneName, size: int, weights: Path, weights_hash: str, engine: EngineName
+) -> FrozenBackbone:
+    return FrozenBackbone(name, size, weights, weights_hash, engine)
 
 
 def feature_key(
-    recipe: Recipe, name: BackboneName, weights_hash: str, view: View = ORIGINAL
+    recipe: Recipe,
+    name: BackboneName,
+    weights_hash: str,
+    view: View = ORIGINAL,
+    computing: Computing | None = None,
 ) -> dict[str, Any]:
-    """What the features of one of the recipe's backbones depend on besides the cell."""
+    """What the features of one of the recipe's backbones depend on besides the cell.
+
+    Without `computing`, it says nothing of what computes them, which changes a few digits only.
+    """
     return {
         "format": FORMAT,
         "backbone": name,
@@ -218,72 +215,99 @@ def feature_key(
         "crop": recipe.crop,
         "preprocessing": backbone_named(name).preprocessing,
         "pooling": "max",
-        "precision": "float32",
         "view": view.key(recipe),
+        **(asdict(computing) if computing else {}),
     }
 
 
-def _open_folder(recipe: Recipe, backbone: FrozenBackbone, settings: Settings, view: View) -> Path:
-    key = feature_key(recipe, backbone.name, backbone.weights_hash, view)
-    text = json.dumps(key, sort_keys=True, indent=2)
-    folder = settings.features / hashlib.sha256(text.encode()).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "key.json").exists():
-        _write(folder / "key.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return folder
+@dataclass(frozen=True, eq=False)
+class _Shelf:
+    """The features of one backbone in one view, and where they are kept."""
+
+    backbone: FrozenBackbone
+    view: View
+    folder: FeatureFolder
+
+    @cached_property
+    def width(self) -> int:
+        return self.folder.width or self.backbone.n_features
 
 
-def _load_chunks(folder: Path, n_features: int, wanted: set[str]) -> dict[str, np.ndarray]:
-    """The wanted vectors that lie in whole chunks; a chunk that cannot be read whole is passed over."""
-    found: dict[str, np.ndarray] = {}
-    for mark in sorted(folder.glob("*.sha256.npy")):
-        try:
-            hashes = np.load(mark, allow_pickle=False).astype(str)
-            vectors = np.load(mark.with_name(mark.name.replace(".sha256", "")), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            continue
-        whole = vectors.shape == (len(hashes), n_features) and vectors.dtype == np.float32
-        if whole and np.isfinite(vectors).all():
-            found |= {
-                sha256: vector for sha256, vector in zip(hashes, vectors, strict=True) if sha256 in wanted
-            }
+def _shelves(
+    recipe: Recipe, weights: Mapping[BackboneName, Path], settings: Settings, views: Sequence[View]
+) -> list[_Shelf]:
+    found = []
+    for name in recipe.backbones:
+        backbone = frozen_backbone(name, recipe.image_size, weights[name], settings.engine)
+        for view in views:
+            key = feature_key(recipe, name, backbone.weights_hash, view, backbone.computing)
+            found.append(_Shelf(backbone, view, FeatureFolder(settings.features, key)))
     return found
 
 
-def _commit(folder: Path, chunk: dict[str, np.ndarray]) -> None:
-    """Write a chunk whole, or leave nothing of it."""
-    if not chunk:
-        return
-    name = uuid.uuid4().hex
-    vectors, mark = folder / f"{name}.npy", folder / f"{name}.sha256.npy"
-    _write_array(vectors, np.stack(list(chunk.values())))
-    try:
-        _write_array(mark, np.array(list(chunk), dtype="S64"))
-    except BaseException:
-        vectors.unlink(missing_ok=True)
-        raise
+def _settle(shelves: Iterable[_Shelf]) -> bool:
+    """Make the backbones ready to compute, and say whether any does so otherwise than was thought: its features
+    then have another key."""
+    return any(backbone.settle() for backbone in {shelf.backbone: None for shelf in shelves})
 
 
-def _write_array(path: Path, array: np.ndarray) -> None:
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            np.save(stream, array, allow_pickle=False)
+def _compute(
+    lacking: Mapping[_Shelf, Sequence[CellImage]],
+    total: int,
+    recipe: Recipe,
+    settings: Settings,
+    *,
+    keep: Callable[[_Shelf, Sequence[str], np.ndarray], None],
+    progress: Progress,
+    check: Check,
+) -> None:
+    """Compute and store what each shelf lacks, a batch at a time, and hand it to `keep`."""
+    cells = {cell.sha256: cell for missing in lacking.values() for cell in missing}
+    wanted: dict[str, list[_Shelf]] = {sha256: [] for sha256 in cells}
+    for shelf, missing in lacking.items():
+        for cell in missing:
+            wanted[cell.sha256].append(shelf)
+    left = sum(map(len, lacking.values()))
+    started, found, computed = time.perf_counter(), total - left, 0
+    progress(found, total, 0.0)
+    waiting: dict[FrozenBackbone, list[tuple[_Shelf, str, np.ndarray]]] = {}
+    with ExitStack() as stack:
+        writers: dict[_Shelf, Writer] = {}
 
-    _write(path, write)
+        def compute(backbone: FrozenBackbone) -> None:
+            nonlocal computed
+            batch = waiting.pop(backbone)
+            check()
+            vectors = backbone(np.stack([pixels for _, _, pixels in batch]))
+            for shelf in dict.fromkeys(shelf for shelf, _, _ in batch):
+                places = [place for place, entry in enumerate(batch) if entry[0] is shelf]
+                hashes = [batch[place][1] for place in places]
+                if shelf not in writers:
+                    writers[shelf] = shelf.folder.writer(vectors.shape[1])
+                    stack.callback(writers[shelf].close)
+                writers[shelf].add(hashes, vectors[places])
+                keep(shelf, hashes, vectors[places])
+            computed += len(batch)
+            progress(found + computed, total, computed / (time.perf_counter() - started))
 
+        def views(cell: CellImage) -> dict[View, np.ndarray]:
+            pixels = read_cell(cell, recipe, settings.max_pixels)
+            asked = {shelf.view for shelf in wanted[cell.sha256]}
+            return {view: view.of(pixels, cell, recipe) for view in asked}
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Have a file written beside its place, and rename it there; on failure nothing is left."""
-    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
-    try:
-        write(temporary)
-        put_in_place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        largest = max(map(len, wanted.values()), default=1)
+        for cell, shown in _in_threads(cells.values(), views, ahead=max(2 * BATCH // largest, 2)):
+            for shelf in wanted[cell.sha256]:
+                batch = waiting.setdefault(shelf.backbone, [])
+                batch.append((shelf, cell.sha256, shown[shelf.view]))
+                if len(batch) == shelf.backbone.batch:
+                    compute(shelf.backbone)
+        for backbone in list(waiting):
+            compute(backbone)
 
 
 def decoded(
-    images: Sequence[CellImage], recipe: Recipe, max_pixels: int, view: View = ORIGINAL
+    images: Sequence[CellImage], recipe: Recipe, max_pixels: int
 ) -> Iterator[tuple[Sequence[CellImage], np.ndarray]]:
     """Batches of at most `BATCH` cells with their pixels uint8 [n, size, size, 3], read in threads while whoever
     asks works on the batch before.
@@ -291,20 +315,26 @@ def decoded(
     Raises:
         UserError: a file cannot be read or has changed; names it.
     """
-    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    read = _in_threads(images, lambda image: read_cell(image, recipe, max_pixels), ahead=2 * BATCH)
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        yield batch, np.stack([next(read)[1] for _ in batch])
 
-        def shown(image: CellImage) -> np.ndarray:
-            return view.of(read_cell(image, recipe, max_pixels), image, recipe)
 
-        def submit(batch: Iterable[CellImage]) -> list[Future[np.ndarray]]:
-            return [pool.submit(shown, image) for image in batch]
-
-        try:
-            ahead = submit(batches[0]) if batches else []
-            for position, batch in enumerate(batches):
-                pixels = np.stack([future.result() for future in ahead])
-                ahead = submit(batches[position + 1]) if position + 1 < len(batches) else []
-                yield batch, pixels
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def _in_threads(
+    items: Iterable[_Item], work: Callable[[_Item], _Result], *, ahead: int
+) -> Iterator[tuple[_Item, _Result]]:
+    """Each item with what `work` gives for it, in order; threads work on so many of them ahead."""
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    waiting: deque[tuple[_Item, Future[_Result]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,7 +1,7 @@
 """The fit, in both modes, resumable at the epoch."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from allreview.errors import UserError
-from allreview.models.building import build_head, build_model, head_of, join
+from allreview.models.building import build_head, build_model, join
 from allreview.models.saving import TrainedModel
 from allreview.recipe import BackboneName, Recipe
 from allreview.settings import Settings
@@ -21,10 +21,13 @@ from allreview.training.callbacks import EpochKeeper, Reporter
 from allreview.training.checkpoints import BEST_FILE, kept_epoch, restore_backup
 from allreview.training.compiling import compiled
 from allreview.training.epochs import FitHooks, is_over
-from allreview.training.features import CellImage, decoded, frozen_backbone
+from allreview.training.features import decoded, frozen_backbone
+from allreview.training.heads import head_trainer
 from allreview.training.tensorboard import EventLog
+from allreview.training.views import CellImage
 
-VALIDATION_BATCH = 256
+_CELLS_TOGETHER = 4096
+"""Cells by their features that are predicted at once."""
 
 
 def fit_head(
@@ -49,11 +52,17 @@ def fit_head(
     """
     _require_cells(labels, validation_labels)
     _seed(recipe)
-    head = build_head(recipe, views[0].shape[1], n_classes)
-    _start_normalization(head, views, drawn(recipe, labels, 1, 0)[0])
     train = FeatureBatches(recipe, views, labels, n_classes)
+    n_features = views[0].shape[1]
+    kept = head_trainer(recipe, n_features, n_classes, len(train))
+    _start_normalization(kept.head, views, drawn(recipe, labels, 1, 0)[0])
     held_out = (validation, one_hot(validation_labels, n_classes))
-    return _fit(head, recipe, train, held_out, folder=folder, hooks=hooks)
+
+    def run(epochs: range, callbacks: list[Any]) -> None:
+        kept.fit(train, held_out, epochs, callbacks)
+
+    _fit(kept.head, kept.trainer, recipe, train, run, folder=folder, hooks=hooks)
+    return _best_head(recipe, n_features, n_classes, folder)
 
 
 def fit_end_to_end(
@@ -93,7 +102,24 @@ def fit_end_to_end(
         try:
             with strategy.scope(), machine.computing_in(precision):
                 model = build_model(recipe, classes, weights)
-                return _fit(model, recipe, batches, held_out, folder=folder, hooks=hooks)
+                trainer = compiled(keras.Model(model.inputs, model.outputs), recipe, len(batches))
+                if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+                    machine.build_by(trainer, batches[0])
+
+                def run(epochs: range, callbacks: list[Any]) -> None:
+                    trainer.fit(
+                        batches,  # pyright: ignore[reportArgumentType]
+                        validation_data=held_out,  # pyright: ignore[reportArgumentType]
+                        epochs=epochs.stop,
+                        initial_epoch=epochs.start,
+                        shuffle=False,
+                        verbose=0,  # pyright: ignore[reportArgumentType]
+                        callbacks=callbacks,
+                    )
+
+                _fit(model, trainer, recipe, batches, run, folder=folder, hooks=hooks)
+                model.load_weights(folder / BEST_FILE)
+                return model
         except tf.errors.OpError:
             # tf.data hides what a Python reader raised behind an error of its own.
             failure = batches.failure or held_out.failure
@@ -117,15 +143,25 @@ def best_model(
         model.load_weights(folder / BEST_FILE)
         return model
     backbones = [frozen_backbone(name, recipe.image_size, weights[name]) for name in recipe.backbones]
-    head = build_head(recipe, sum(backbone.n_features for backbone in backbones), len(classes))
-    head.load_weights(folder / BEST_FILE)
+    head = _best_head(recipe, sum(backbone.n_features for backbone in backbones), len(classes), folder)
     return join([backbone.model for backbone in backbones], head, recipe)
 
 
-def head_probabilities(model: TrainedModel, features: np.ndarray) -> np.ndarray:
-    """What the model says of cells by their cached features [n, d]: probabilities float32 [n, classes]."""
-    head: Any = head_of(model.model)
-    return head.predict(features, batch_size=VALIDATION_BATCH, verbose=0)
+def best_head(recipe: Recipe, n_features: int, n_classes: int, folder: Path) -> keras.Model | None:
+    """The head alone with the weights of the best epoch of a fit in *features* mode; None if no epoch was completed.
+
+    With the run's temperature (`building.temper`) it says of features what the run's saved model says of images.
+    """
+    return None if kept_epoch(folder) is None else _best_head(recipe, n_features, n_classes, folder)
+
+
+def head_probabilities(head: keras.Model, features: np.ndarray) -> np.ndarray:
+    """What a head says of cells by their cached features [n, d]: probabilities float32 [n, classes]."""
+    found = np.empty((len(features), head.output_shape[-1]), dtype=np.float32)
+    for start in range(0, len(features), _CELLS_TOGETHER):
+        rows = slice(start, start + _CELLS_TOGETHER)
+        found[rows] = np.asarray(head(features[rows], training=False))
+    return found
 
 
 def image_probabilities(model: TrainedModel, images: Sequence[CellImage], max_pixels: int) -> np.ndarray:
@@ -140,40 +176,34 @@ def image_probabilities(model: TrainedModel, images: Sequence[CellImage], max_pi
 
 def _fit(
     network: keras.Model,
+    trainer: keras.Model,
     recipe: Recipe,
     batches: FeatureBatches | ImageBatches,
-    validation: tuple[np.ndarray, np.ndarray] | ImageBatches,
+    run: Callable[[range, list[Any]], None],
     *,
     folder: Path,
     hooks: FitHooks,
-) -> keras.Model:
-    """Fit from the last complete epoch on; the network itself stays uncompiled, so it saves weights only."""
+) -> None:
+    """Have the epochs run that the folder lacks, counted from 0, and keep the best and the last of them there.
+
+    `network` is uncompiled, so it saves weights only; `trainer` is compiled, on the same layers.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = compiled(keras.Model(network.inputs, network.outputs), recipe, len(batches))
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        machine.build_by(trainer, batches[0])
     rows = restore_backup(trainer, folder)
     events = EventLog(folder, rows)
     try:
         if not is_over(rows, recipe):
             hooks.check()
-            trainer.fit(
-                batches,  # pyright: ignore[reportArgumentType]
-                validation_data=validation,  # pyright: ignore[reportArgumentType]
-                validation_batch_size=None if isinstance(validation, ImageBatches) else VALIDATION_BATCH,
-                epochs=recipe.epochs,
-                initial_epoch=len(rows),
-                shuffle=False,
-                verbose=0,  # pyright: ignore[reportArgumentType]
-                callbacks=[
-                    Reporter(trainer, recipe, batches, hooks),
-                    EpochKeeper(network, trainer, recipe, batches, folder, rows, events, hooks),
-                ],
-            )
+            keeper = EpochKeeper(network, trainer, recipe, batches, folder, rows, events, hooks)
+            run(range(len(rows), recipe.epochs), [Reporter(trainer, recipe, batches, hooks), keeper])
     finally:
         events.close()
-    network.load_weights(folder / BEST_FILE)
-    return network
+
+
+def _best_head(recipe: Recipe, n_features: int, n_classes: int, folder: Path) -> keras.Model:
+    head = build_head(recipe, n_features, n_classes)
+    head.load_weights(folder / BEST_FILE)
+    return head
 
 
 def _start_normalization(head: keras.Model, views: Sequence[np.ndarray], rows: np.ndarray) -> None:

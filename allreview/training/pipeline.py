@@ -1,6 +1,6 @@
 """The steps of a run. Each can be run again after a kill and then finds what is done already.
 
-features -> fit -> evaluate -> keep -> rank -> explain, and the map once the run is finished
+features -> fit -> evaluate -> keep -> rank; once the run is finished, explain and the map
 """
 
 from collections.abc import Callable
@@ -23,10 +23,11 @@ from allreview.training import fitting, machine
 from allreview.training.batches import smallest_batch
 from allreview.training.checkpoints import kept_epoch
 from allreview.training.epochs import StopRequested
-from allreview.training.features import ORIGINAL, CellImage, View, cached_features, training_views
+from allreview.training.features import cache_features, cached_features
 from allreview.training.progress import RunProgress
 from allreview.training.runs import RunRow, get_run
 from allreview.training.snapshots import SnapshotLine, lines
+from allreview.training.views import ORIGINAL, CellImage, View, training_views
 from db.tables import Run
 
 
@@ -38,15 +39,15 @@ def compute_features(engine: sa.Engine, settings: Settings, run_id: int) -> None
     progress = RunProgress(engine, run_id)
     progress.stage("features")
     views = [view for view in training_views(run.recipe) if view != ORIGINAL]
-    passes = [(cells, ORIGINAL), *((fitted(cells, "train"), view) for view in views)]
-    sizes = [len(run.recipe.backbones) * len({cell.sha256 for cell in shown}) for shown, _ in passes]
-    for place, (shown, view) in enumerate(passes):
-        before = sum(sizes[:place])
-
-        def in_all(done: int, _total: int, rate: float, before: int = before) -> None:
-            progress.on_images(before + done, sum(sizes), rate)
-
-        features_of(run.recipe, shown, settings, progress, view=view, report=in_all)
+    training = cell_images(fitted(cells, "train"))
+    cache_features(
+        [(cell_images(cells), ORIGINAL), *((training, view) for view in views)],
+        run.recipe,
+        weights_of(run.recipe, settings),
+        settings,
+        progress=progress.on_images,
+        check=progress.check,
+    )
 
 
 def fit(engine: sa.Engine, settings: Settings, run_id: int) -> None:

@@ -32,7 +32,6 @@ STAGES = {
     "evaluate": "Evaluating",
     "keep": "Writing figures and model card",
     "rank": "Finding doubtful labels and neighbours",
-    "explain": "Preparing saliency",
 }
 """What a run does, in words, in the order it does it."""
 

@@ -37,6 +37,8 @@ from db.types import now
 log = logging.getLogger("allreview.worker")
 
 _POLL_SECONDS = 0.5
+_SALIENCY_POLL_SECONDS = 0.1  # somebody sits before the cell
+_SALIENCY_TOGETHER = 2  # so that a fast method need not wait behind a slow one
 _SLOT_PATIENCE = 3.0  # another process may be looking at the lock for an instant
 _LARGEST_SHARE = 0.25  # of the machine's memory that the worker may hold when a run begins
 _last_work = time.monotonic()
@@ -62,8 +64,10 @@ def work(settings: Settings, *, leave_when_idle: bool = False) -> int:
     }
     DBOS(config=config)
     DBOS.launch()
-    for queue in (TRAINING_QUEUE, SALIENCY_QUEUE):
-        DBOS.register_queue(queue, worker_concurrency=1, polling_interval_sec=_POLL_SECONDS)
+    DBOS.register_queue(TRAINING_QUEUE, worker_concurrency=1, polling_interval_sec=_POLL_SECONDS)
+    DBOS.register_queue(
+        SALIENCY_QUEUE, worker_concurrency=_SALIENCY_TOGETHER, polling_interval_sec=_SALIENCY_POLL_SECONDS
+    )
     if is_first(name):
         for run_id in adopt_unfinished(settings):
             log.info("run %s was left by an earlier version and goes on", run_id)
@@ -114,7 +118,8 @@ def _start_afresh_if_grown() -> None:
 
 @DBOS.workflow(name=TRAIN)
 def train(run_id: int) -> None:
-    """One run, from features, or from the members of an average, to saliency; its map when it is over already."""
+    """One run, from features, or from the members of an average, to its ranking; saliency and the map when it is
+    over already."""
     _touch()
     _start_afresh_if_grown()
     kind = begin(run_id)
@@ -123,7 +128,7 @@ def train(run_id: int) -> None:
     first = (average_step,) if kind == "average" else (features_step, fit_step)
     state, message = "finished", None
     try:
-        for step in (*first, evaluate_step, keep_step, rank_step, explain_step):
+        for step in (*first, evaluate_step, keep_step, rank_step):
             step(run_id)
     except Exception as error:
         state, message = _verdict(error)
@@ -134,6 +139,7 @@ def train(run_id: int) -> None:
     _touch()  # the run is over, but the worker is not idle
     conclude(run_id, state, message)
     if state == "finished":
+        explain_step(run_id)
         map_step(run_id)
     _touch()
 
@@ -245,9 +251,13 @@ def map_step(run_id: int) -> None:
 
 @DBOS.step()
 def explain_step(run_id: int) -> None:
+    """Heat maps come when the run is over: nobody should wait for them to read its figures."""
     from allreview.training import explaining
 
-    explaining.explain_run(_engine(), current_settings(), run_id)
+    try:
+        explaining.explain_run(_engine(), current_settings(), run_id)
+    except Exception as error:
+        log.error("the head of the queue of run %s is not explained", run_id, exc_info=error)
 
 
 @DBOS.step()

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -18,7 +18,7 @@ from allreview.ui.words import inert
 from allreview.wording import listed, plural
 
 if TYPE_CHECKING:
-    from allreview.cells.importing import ImportReport
+    from allreview.cells.importing import ImportReport, Progress
     from allreview.cells.scanning import Rejected
 
 REPORT_KEY = "_import_report"
@@ -164,13 +164,13 @@ def _csv(folder: Path, path: str, upload: IO[bytes] | None) -> Path | None:
 
 
 @contextmanager
-def _progress(doing: str) -> Iterator[Callable[[int, int], None]]:
-    bar = st.progress(0.0, text=f"{doing} …")
+def _progress(words: str) -> Iterator["Progress"]:
+    bar = st.progress(0.0, text=f"{words} …")
 
-    def update(done: int, total: int) -> None:
+    def update(done: int, total: int, doing: str = words) -> None:
         bar.progress(
             min(done / total, 1.0) if total else 0.0,
-            text=f"{doing}: {done:,} of {total:,}. Stay on this page.",
+            text=f"{doing}: {done:,}{f' of {total:,}' if total else ''}. Stay on this page.",
         )
 
     try:

@@ -121,8 +121,8 @@ def test_once_around_on_real_cells(
     review.click()
     page.get_by_role("button", name="Start reading").click()
     expect(page.get_by_role("button", name="Skip")).to_be_visible()
-    # The saliency of the queue's head was made before the run was called finished.
-    expect(page.get_by_text("Preparing the saliency")).to_have_count(0)
+    # The saliency of the queue's head is made as soon as the run is finished.
+    expect(page.get_by_text("Preparing the saliency")).to_have_count(0, timeout=60_000)
     expect(page.locator(".pane")).to_have_count(2)
     expect(page.get_by_text("of the heat lies on the cell")).to_be_visible()
     snap(page, "journey-review")

@@ -1,5 +1,6 @@
 """Importing: what goes in, what stays out and why, and that repeating it changes nothing."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -13,13 +14,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import db
+from allreview.cells import recording
 from allreview.cells.importing import ImportReport, import_cells
 from allreview.cells.leak_groups import join_members
+from allreview.cells.scanning import scan_folder
 from allreview.cells.thumbnails import thumbnail_path
 from allreview.errors import UserError
 from allreview.settings import Settings, current_settings
 from db.tables import Cell, CellFile, Dataset, LeakGroup, Subject
-from tests.cells.pictures import put
+from tests.cells.pictures import picture, put
 
 
 @pytest.fixture
@@ -294,20 +297,91 @@ def test_a_subject_that_was_unknown_is_filled_in(
 
 
 def test_progress_reaches_the_end(sqlite_engine: sa.Engine, root: Path) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int, str]] = []
     import_cells(sqlite_engine, current_settings(), root, progress=lambda *at: seen.append(at))
-    assert seen[-1] == (4, 4)
+    assert list(dict.fromkeys(doing for _, _, doing in seen)) == [
+        "Listing the files",
+        "Reading the cells",
+        "Writing to the store",
+    ]
+    assert (4, 4, "Reading the cells") in seen
+    assert seen[-1] == (8, 8, "Writing to the store")
 
 
-def test_an_interrupted_import_leaves_nothing_half_done(sqlite_engine: sa.Engine, root: Path) -> None:
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("doing_then", ["Listing the files", "Reading the cells", "Writing to the store"])
+def test_an_interrupted_import_leaves_nothing_half_done(
+    sqlite_engine: sa.Engine, root: Path, doing_then: str
+) -> None:
+    def stop(done: int, total: int, doing: str) -> None:
+        if doing == doing_then:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         import_cells(sqlite_engine, current_settings(), root, progress=stop)
     with db.reading(sqlite_engine) as session:
         assert session.scalars(sa.select(Dataset.id)).all() == []
     assert import_cells(sqlite_engine, current_settings(), root).added == 4
+
+
+def test_what_is_stored_is_what_a_plain_loop_finds(
+    engine: sa.Engine, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "_CHUNK", 7)
+    plain: dict[str, tuple[str, int, int, int]] = {}
+    for number in range(60):
+        size = (20 + number, 30)
+        path = tmp_path / "cells" / ("all", "hem")[number % 2] / f"s{number % 5}" / f"{number:02}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number, size).save(path)
+        data = path.read_bytes()
+        plain[str(path)] = (hashlib.sha256(data).hexdigest(), *size, len(data))
+    report = import_cells(engine, settings, tmp_path / "cells")
+    assert (report.cells, report.subjects, report.duplicates) == (60, 5, 0)
+    with db.reading(engine) as session:
+        rows = session.execute(
+            sa.select(CellFile.path, Cell, Subject.name)
+            .join(Cell, Cell.id == CellFile.cell_id)
+            .join(Subject, Subject.id == Cell.subject_id)
+            .order_by(Cell.id)
+        ).all()
+    assert [path for path, *_ in rows] == sorted(plain)
+    for path, cell, subject in rows:
+        assert (cell.sha256, cell.width, cell.height, cell.size_bytes) == plain[path]
+        assert Path(path).parts[-3:-1] == (cell.source_label, subject.lower())
+
+
+def test_a_resumed_import_makes_only_the_thumbnails_that_are_missing(
+    sqlite_engine: sa.Engine, root: Path
+) -> None:
+    def stop(done: int, total: int, doing: str) -> None:
+        if doing == "Writing to the store":
+            raise KeyboardInterrupt
+
+    settings = current_settings()
+    with pytest.raises(KeyboardInterrupt):
+        import_cells(sqlite_engine, settings, root, progress=stop)
+    gone, broken, *whole = sorted(settings.thumbnails.rglob("*.webp"))
+    good, written = broken.read_bytes(), [path.stat().st_ino for path in whole]
+    gone.unlink()
+    broken.write_bytes(good[:40])
+    assert import_cells(sqlite_engine, settings, root).added == 4
+    assert gone.is_file()
+    assert broken.read_bytes() == good
+    assert [path.stat().st_ino for path in whole] == written
+
+
+def test_candidates_come_in_the_order_of_their_folders_and_share_what_is_said_of_them(root: Path) -> None:
+    for name in ("all-b/1.png", "all/z/1.png", "all/z.png", "all.png/2.png", "Ä/3.png"):
+        put(root / name, 1)
+    candidates = scan_folder(root).candidates
+    parts = [Path(candidate.shown).parts for candidate in candidates]
+    assert parts == sorted(parts)
+    assert len(parts) == 9
+    assert [candidate.path for candidate in candidates] == [
+        root / candidate.shown for candidate in candidates
+    ]
+    first, second = (c.name for c in candidates if c.shown.startswith("all/UID_1_"))
+    assert first is second
 
 
 KILLED = """

@@ -21,8 +21,8 @@ def _section(name: str) -> str:
 def test_the_commands_of_the_contract_are_there() -> None:
     assert set(COMMANDS) == {
         "import", "demo", "train", "runs", "show", "stop", "compare", "evaluate", "predict", "export", "queue",
-        "label", "undo", "redo", "log", "revert", "restore", "report", "assign", "worklists", "agreement", "worker",
-        "check",
+        "label", "undo", "redo", "log", "revert", "restore", "report", "assign", "worklists", "agreement", "cache",
+        "worker", "check",
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 import db
 from allreview.errors import UserError
+from allreview.labels import keep_standing
 from allreview.evaluation.comparison import LabelChanges, compare_runs, labels_changed
 from db.tables import (
     Annotation,
@@ -109,6 +110,7 @@ class Store:
                     cell_id=cell_id, sequence=1, kind="decision", label=label, reviewer_id=self.reviewer_id
                 )
             )
+            keep_standing(session, [cell_id])
 
 
 @pytest.fixture

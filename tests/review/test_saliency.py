@@ -1,16 +1,26 @@
 """Saliency on a network whose right answer is known, and on MobileNetV2 with its ImageNet weights."""
 
+import gc
+import weakref
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from tf_keras_vis.gradcam import Gradcam
+from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+from tf_keras_vis.saliency import Saliency
+from tf_keras_vis.scorecam import Scorecam
+from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
+from tf_keras_vis.utils.scores import CategoricalScore
 
 from allreview.cells.decoding import cell_pixels, read_rgb
 from allreview.errors import UserError
 from allreview.models.grafting import graft
+from allreview.review import saliency
 from allreview.review.overlays import METHODS
-from allreview.review.saliency import heatmaps
+from allreview.review.saliency import heatmaps, heatmaps_by_method
 
 SIDE = 32
 RED, BLUE = (slice(4, 12), slice(4, 12)), (slice(18, 26), slice(20, 28))
@@ -68,7 +78,8 @@ def squares() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def mobilenet(weights: Path) -> keras.Model:
-    backbone = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
+    none: Any = None
+    backbone = keras.applications.MobileNetV2(include_top=False, weights=none, input_shape=(96, 96, 3))
     backbone.load_weights(next(weights.glob("mobilenet_v2*no_top.h5")))
     pooled = keras.layers.GlobalAveragePooling2D()(backbone.output)
     model = keras.Model(backbone.input, keras.layers.Dense(2, activation="softmax", use_bias=False)(pooled))
@@ -151,6 +162,147 @@ def test_mobilenet_on_real_cells(mobilenet: keras.Model, real_cells: np.ndarray,
     assert np.abs(maps[0] - maps[1]).mean() > 0.01
 
 
+def _maps(pixels: Any, name: str, seed: int) -> Any:
+    """Feature maps [n, 14, 14, 6] of the layer `name`, by weights drawn from the seed."""
+    first = keras.layers.Conv2D(5, 3, strides=2, activation="relu", kernel_initializer=_drawn(seed))(pixels)
+    convolution = keras.layers.Conv2D(6, 2, kernel_initializer=_drawn(seed + 1), name=name, activation="relu")
+    return convolution(first)
+
+
+def _drawn(seed: int) -> Any:
+    return keras.initializers.GlorotNormal(seed=seed)
+
+
+def _classes(row: Any, seed: int) -> Any:
+    hidden = keras.layers.Dense(8, activation="relu", kernel_initializer=_drawn(seed))(row)
+    hidden = keras.layers.Dropout(0.5)(hidden)
+    return keras.layers.Dense(3, activation="softmax", kernel_initializer=_drawn(seed + 1))(hidden)
+
+
+def _drawn_network(seed: int = 0) -> keras.Model:
+    pixels = keras.Input((SIDE, SIDE, 3))
+    pooled = keras.layers.GlobalMaxPooling2D()(_maps(pixels, "maps", seed))
+    return keras.Model(pixels, _classes(pooled, seed + 2))
+
+
+def _joined_network() -> keras.Model:
+    pixels = keras.Input((SIDE, SIDE, 3))
+    left = keras.layers.GlobalMaxPooling2D()(_maps(pixels, "left", 10))
+    right = keras.layers.GlobalAveragePooling2D()(_maps(pixels, "right", 20))
+    return keras.Model(pixels, _classes(keras.layers.Concatenate()([left, right]), 30))
+
+
+def _noisy_images(number: int) -> np.ndarray:
+    return np.random.default_rng(3).uniform(-1, 1, (number, SIDE, SIDE, 3)).astype(np.float32)
+
+
+def _by_the_library(model: keras.Model, layer: str, image: np.ndarray, index: int, method: str) -> np.ndarray:
+    """One map by tf-keras-vis alone, from a copy of the whole model, for one cell."""
+    linear = ReplaceToLinear()
+    score, batch, options = (
+        CategoricalScore(index),
+        [image[None]],
+        {"expand_cam": False, "normalize_cam": False},
+    )
+    named = {"penultimate_layer": layer, "seek_penultimate_conv_layer": False, **options}
+    if method == "smoothgrad":
+        explainer = Saliency(model, model_modifier=linear)
+        samples = saliency.SMOOTH_SAMPLES
+        (raw,) = explainer(score, batch, smooth_samples=samples, smooth_noise=0.2, normalize_map=False)
+        raw = np.minimum(raw, np.quantile(raw, 0.99))
+    elif method == "scorecam":
+        raw = Scorecam(model, model_modifier=linear)(score, batch, max_N=6, **named)
+    else:
+        kind = Gradcam if method == "gradcam" else GradcamPlusPlus
+        # Less a constant, for Grad-CAM++ takes the exponential of scores that are large here.
+        shifted = lambda output: score(output) - float(score(output)[0])  # noqa: E731
+        raw = kind(model, model_modifier=linear)(shifted, batch, **named)
+    return saliency._finished(np.asarray(raw)[0], image.shape[0])
+
+
+@pytest.fixture
+def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SmoothGrad's noise in the library, which it draws from NumPy's global generator, as ours is drawn; and few
+    copies, for it takes them one at a time."""
+    monkeypatch.setattr(saliency, "SMOOTH_SAMPLES", 4)
+    monkeypatch.setattr(
+        np.random,
+        "normal",
+        lambda mean, sigma, shape: np.random.default_rng(0).normal(mean, float(np.max(sigma)), shape),
+    )
+
+
+@pytest.mark.usefixtures("same_noise")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["one", "joined", "averaged"])
+def test_maps_are_those_of_the_library_alone(kind: str, method: str) -> None:
+    images, targets = _noisy_images(2), [2, 0]
+    if kind == "one":
+        model = _drawn_network()
+        each = [(model, "maps")]
+    elif kind == "joined":
+        model = _joined_network()
+        each = [(model, "left"), (model, "right")]
+    else:
+        members = [_drawn_network(), _drawn_network(40)]
+        model = _average_of(*members)
+        each = [(member, "maps") for member in members]
+    if method == "smoothgrad" and kind == "joined":
+        each = each[:1]  # gradients by pixel go through both branches at once
+    found = heatmaps(model, images, targets, method)
+    for image, index, heat in zip(images, targets, found, strict=True):
+        plain = np.mean([_by_the_library(net, layer, image, index, method) for net, layer in each], axis=0)
+        plain = saliency._finished(plain, SIDE) if len(each) > 1 else plain
+        assert plain.std() > 0.05
+        np.testing.assert_allclose(heat, plain, atol=2e-3)
+
+
+def test_mobilenet_is_explained_as_by_the_library_alone(
+    mobilenet: keras.Model, real_cells: np.ndarray
+) -> None:
+    index = int(np.asarray(mobilenet(real_cells[:1])).argmax())
+    found = heatmaps(mobilenet, real_cells[:1], [index], "gradcam")[0]
+    plain = _by_the_library(mobilenet, "out_relu", real_cells[0], index, "gradcam")
+    np.testing.assert_allclose(found, plain, atol=1e-3)
+
+
+def test_several_methods_at_once_give_what_each_gives_alone() -> None:
+    model, images = _drawn_network(), _noisy_images(20)
+    targets = [number % 3 for number in range(20)]
+    together = heatmaps_by_method(model, images, targets, ["gradcam_plus_plus", "gradcam"])
+    for method, maps in together.items():
+        np.testing.assert_allclose(maps, heatmaps(model, images, targets, method), atol=1e-4)
+
+
+def test_a_model_is_traced_once_whatever_is_asked() -> None:
+    model = _drawn_network()
+    for number in (1, 3, 20):
+        for method in ("gradcam", "gradcam_plus_plus", "smoothgrad"):
+            heatmaps(model, _noisy_images(number), [number % 3] * number, method)
+    cut = saliency._cut_of(model)
+    assert cut.feature_maps.experimental_get_tracing_count() == 1
+    assert cut.scores[0].gradients.experimental_get_tracing_count() == 1
+
+
+def test_a_model_nobody_uses_any_more_is_let_go() -> None:
+    model = _drawn_network()
+    heatmaps(model, _noisy_images(1), [0], "gradcam")
+    held = weakref.ref(model)
+    del model
+    gc.collect()
+    assert held() is None
+
+
+def test_an_explained_model_is_saved_as_if_it_had_not_been(tmp_path: Path) -> None:
+    model, images = _joined_network(), _noisy_images(2)
+    for method in METHODS:
+        heatmaps(model, images, [0, 1], method)
+    model.save(tmp_path / "model.keras")
+    read: Any = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(np.asarray(read(images)), np.asarray(model(images)))
+    assert [layer.name for layer in read.layers] == [layer.name for layer in model.layers]
+
+
 def test_smoothgrad_gives_the_same_map_each_time(squares: keras.Model) -> None:
     np.random.seed(7)
     first = heatmaps(squares, _two_squares(), [0], "smoothgrad")
@@ -231,3 +383,18 @@ def test_other_kinds_of_model_are_refused_in_words(squares: keras.Model) -> None
     flat = layers.Dense(2, activation="softmax")(layers.Flatten()(inner))
     with pytest.raises(UserError, match="no feature maps"):
         heatmaps(keras.Model(inner, flat), _two_squares(), [0], "gradcam")
+
+
+def test_a_way_around_the_last_feature_maps_is_refused_in_words() -> None:
+    pixels = keras.Input((SIDE, SIDE, 3))
+    early = keras.layers.Conv2D(4, 3)(pixels)
+    late = keras.layers.Conv2D(4, 3)(early)
+    pooled = [keras.layers.GlobalMaxPooling2D(keepdims=True)(maps) for maps in (early, late)]
+    row = keras.layers.Flatten()(keras.layers.Concatenate()(pooled))
+    with pytest.raises(UserError, match="a way around them"):
+        heatmaps(
+            keras.Model(pixels, keras.layers.Dense(2, activation="softmax")(row)),
+            _noisy_images(1),
+            [0],
+            "gradcam",
+        )

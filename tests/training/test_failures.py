@@ -12,10 +12,11 @@ import pytest
 import tensorflow as tf
 
 from allreview.errors import UserError
-from allreview.training import checkpoints, features
+from allreview.training import checkpoints
 from allreview.training.checkpoints import back_up, keep_best, kept_epoch, restore_backup
 from allreview.training.epochs import EpochRow
 from allreview.training.failures import DISK_FULL, OUT_OF_MEMORY, sentence
+from allreview.training.feature_store import FeatureFolder
 
 ROW = EpochRow(1, 1.0, 0.5, 1.0, 0.5, 1.0, 0.001, 0.1)
 
@@ -87,11 +88,12 @@ def test_a_full_disk_leaves_the_last_backup_whole_and_nothing_half_written(small
     fits, too_large = model(100), model(1000)
     keep_best(fits, small_disk, ROW)
     back_up(fits, small_disk, [ROW])
+    writer = FeatureFolder(small_disk, {}).writer(300_000)
     before, room = sorted(small_disk.rglob("*")), shutil.disk_usage(small_disk).free
     for write in (
         lambda: keep_best(too_large, small_disk, ROW),
         lambda: back_up(too_large, small_disk, [ROW]),
-        lambda: features._commit(small_disk, {"a" * 64: np.zeros(300_000, dtype=np.float32)}),
+        lambda: writer.add(["a" * 64], np.zeros((1, 300_000), dtype=np.float32)),
     ):
         with pytest.raises(OSError) as caught:  # noqa: PT011 - which words is the next line's matter
             write()
@@ -100,18 +102,6 @@ def test_a_full_disk_leaves_the_last_backup_whole_and_nothing_half_written(small
         assert shutil.disk_usage(small_disk).free >= room - 8192
     assert kept_epoch(small_disk) == ROW
     assert restore_backup(model(100), small_disk) == [ROW]
-
-
-def test_a_feature_chunk_without_room_for_its_mark_leaves_nothing(tmp_path, monkeypatch):
-    def full(path: Path, array: np.ndarray) -> None:
-        if ".sha256" in path.name:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        np.save(path, array)
-
-    monkeypatch.setattr(features, "_write_array", full)
-    with pytest.raises(OSError, match="No space"):
-        features._commit(tmp_path, {"a" * 64: np.zeros(3, dtype=np.float32)})
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_backup_of_an_older_version_is_not_resumed(tmp_path):

@@ -6,21 +6,32 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from allreview.cells.decoding import read_rgb
 from allreview.errors import UserError
-from allreview.models.building import head_of
+from allreview.models.building import build_head, head_of
 from allreview.models.pretrained import WEIGHT_FILES
 from allreview.models.saving import TrainedModel
 from allreview.recipe import make_recipe
 from allreview.settings import current_settings
-from allreview.training import callbacks
+from allreview.training import callbacks, fitting, heads
+from allreview.training.batches import FeatureBatches, drawn, one_hot
 from allreview.training.checkpoints import kept_epoch
+from allreview.training.compiling import compiled
 from allreview.training.epochs import EpochRow, StopRequested, best_epoch
 from allreview.training.features import CellImage, cached_features
-from allreview.training.fitting import best_model, fit_end_to_end, fit_head, head_probabilities
+from allreview.training.fitting import (
+    best_head,
+    best_model,
+    fit_end_to_end,
+    fit_head,
+    head_probabilities,
+    with_backbones,
+)
+from allreview.training.tensorboard import EventLog
 
 EVERYTHING_ON = {
     "imbalance": "augment", "mixup": 0.1, "schedule": "cosine", "warmup_epochs": 1, "label_smoothing": 0.02,
@@ -72,11 +83,24 @@ def figures(rows: list[EpochRow]) -> list[tuple[float, ...]]:
     return [(row.epoch, row.loss, row.accuracy, row.val_loss, row.val_accuracy) for row in rows]
 
 
+def fitted_head(recipe, data, folder, hooks):
+    """The head of a fit's best epoch."""
+    fit_head(recipe, *data, 2, folder, hooks)
+    head = best_head(recipe, data[0][0].shape[1], 2, folder)
+    assert head is not None
+    return head
+
+
+@pytest.fixture(autouse=True)
+def every_epoch_backed_up(monkeypatch):
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_BACKUPS", 0)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A fit that nobody disturbed: its hooks and its head."""
     hooks = Hooks()
-    return hooks, fit_head(RECIPE, *vectors(), 2, tmp_path_factory.mktemp("whole"), hooks)
+    return hooks, fitted_head(RECIPE, vectors(), tmp_path_factory.mktemp("whole"), hooks)
 
 
 def assert_same_weights(one, other):
@@ -102,7 +126,7 @@ def test_the_head_learns_and_reports(whole):
 
 def test_the_same_recipe_and_data_give_the_same_numbers(whole, tmp_path):
     hooks = Hooks()
-    head = fit_head(RECIPE, *vectors(), 2, tmp_path, hooks)
+    head = fitted_head(RECIPE, vectors(), tmp_path, hooks)
     assert figures(hooks.rows) == figures(whole[0].rows)
     assert_same_weights(whole[1], head)
     other = Hooks()
@@ -118,13 +142,67 @@ def test_a_killed_fit_goes_on_with_the_same_numbers(whole, tmp_path):
         str(row).split("seconds")[0] for row in whole[0].rows[:3]
     ]
     hooks = Hooks()
-    head = fit_head(RECIPE, *vectors(), 2, tmp_path, hooks)
+    head = fitted_head(RECIPE, vectors(), tmp_path, hooks)
     # Epoch 3 was reported but not backed up: it comes once more, the same; 1 and 2 do not.
     assert figures(hooks.rows) == figures(whole[0].rows[2:])
     assert_same_weights(whole[1], head)
     finished = Hooks()
-    assert_same_weights(head, fit_head(RECIPE, *vectors(), 2, tmp_path, finished))
+    assert_same_weights(head, fitted_head(RECIPE, vectors(), tmp_path, finished))
     assert finished.rows == []
+
+
+def test_epochs_that_follow_close_on_a_backup_are_run_again_the_same(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_BACKUPS", 3600)
+    stopped, resumed = Hooks(stop_after=1 + 3 * (STEPS + 1) + 2), Hooks()
+    with pytest.raises(StopRequested):
+        fit_head(RECIPE, *vectors(), 2, tmp_path, stopped)
+    assert len(stopped.rows) == 3
+    head = fitted_head(RECIPE, vectors(), tmp_path, resumed)
+    assert figures(resumed.rows) == figures(whole[0].rows[1:])
+    assert_same_weights(whole[1], head)
+
+
+@pytest.mark.parametrize("name", ["adamax", "adam", "adamw", "sgd"])
+def test_a_head_is_fitted_as_keras_itself_would(name, tmp_path):
+    """Its twin goes through `keras.Model.fit`, with the same batches, callbacks and validation."""
+    recipe = make_recipe({**RECIPE.model_dump(), "optimizer": name, "learning_rate": 0.01, "epochs": 4})
+    views, labels, validation, validation_labels = vectors()
+    hooks, plain_hooks = Hooks(), Hooks()
+    head = fitted_head(recipe, vectors(), tmp_path / "ours", hooks)
+
+    batches = FeatureBatches(recipe, views, labels, 2)
+    plain = build_head(recipe, 20, 2)
+    fitting._start_normalization(plain, views, drawn(recipe, labels, 1, 0)[0])
+    trainer = compiled(keras.Model(plain.inputs, plain.outputs), recipe, len(batches))
+    folder = tmp_path / "keras"
+    trainer.fit(
+        batches, validation_data=(validation, one_hot(validation_labels, 2)), validation_batch_size=256,
+        epochs=4, shuffle=False, verbose=0,
+        callbacks=[
+            callbacks.Reporter(trainer, recipe, batches, plain_hooks),
+            callbacks.EpochKeeper(
+                plain, trainer, recipe, batches, folder, [], EventLog(folder, []), plain_hooks
+            ),
+        ],
+    )  # fmt: skip
+    np.testing.assert_allclose(figures(hooks.rows), figures(plain_hooks.rows), rtol=1e-5)
+    assert hooks.checks == 1 + plain_hooks.checks  # ours looks once before it begins
+    twin = best_head(recipe, 20, 2, folder)
+    assert twin is not None
+    for found, expected in zip(head.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_fit_finds_the_steps_of_the_one_before_and_nothing_else_of_it(tmp_path):
+    first, again = (
+        fitted_head(RECIPE, vectors(), tmp_path / "1", Hooks()),
+        heads._kept_trainer.cache_info().hits,
+    )
+    views, labels, *rest = vectors()
+    other = fitted_head(RECIPE, (views, 1 - labels, *rest), tmp_path / "2", Hooks())
+    assert heads._kept_trainer.cache_info().hits == again + 1
+    assert not np.array_equal(first.get_weights()[4], other.get_weights()[4])
+    assert_same_weights(first, fitted_head(RECIPE, vectors(), tmp_path / "3", Hooks()))
 
 
 def test_stop_ends_within_a_batch_and_keeps_the_best(whole, tmp_path):
@@ -150,7 +228,7 @@ def test_stop_in_validation_and_before_the_first_epoch(tmp_path):
         assert hooks.checks == stop_after
         assert hooks.rows == []
         assert kept_epoch(folder) is None
-        assert best_model(RECIPE, ["all", "hem"], {}, folder) is None
+        assert best_head(RECIPE, 20, 2, folder) is None
 
 
 def row(epoch: int, val_loss: float, val_accuracy: float = 0.5) -> EpochRow:
@@ -171,7 +249,7 @@ def test_the_best_epochs_weights_are_returned(best_by, tmp_path):
     noise = np.random.default_rng(3).integers(2, size=30)
     recipe = make_recipe({**RECIPE.model_dump(), "best_by": best_by, "epochs": 8, "kernel_l2": 0})
     hooks = Hooks()
-    head = fit_head(recipe, views, labels, validation, noise, 2, tmp_path, hooks)
+    head = fitted_head(recipe, (views, labels, validation, noise), tmp_path, hooks)
     kept = kept_epoch(tmp_path)
     assert kept is not None
     assert kept.epoch == best_epoch(hooks.rows, best_by) < 8
@@ -212,14 +290,13 @@ def test_the_joined_model_says_of_images_what_the_head_says_of_features(cells, w
     features = cached_features(
         images, RECIPE, files, current_settings(), progress=lambda *_: None, check=lambda: None
     )
-    head = fit_head(RECIPE, [features], labels, features, labels, 2, tmp_path, Hooks())
-    model = best_model(RECIPE, ["all", "hem"], files, tmp_path)
-    assert model is not None
+    head = fitted_head(RECIPE, ([features], labels, features, labels), tmp_path, Hooks())
+    model = with_backbones(head, RECIPE, files)
     trained = TrainedModel(model, RECIPE, ["all", "hem"])
     expected = np.asarray(head(features))
     pixels = trained.prepare([read_rgb(image.path, 10**8) for image in images])
-    np.testing.assert_allclose(trained.probabilities(pixels), expected, atol=1e-5)
-    np.testing.assert_allclose(head_probabilities(trained, features), expected, atol=1e-6)
+    np.testing.assert_allclose(trained.probabilities(pixels), expected, atol=1e-3)
+    np.testing.assert_allclose(head_probabilities(head, features), expected, atol=1e-6)
     assert_same_weights(head, head_of(model))
 
 
