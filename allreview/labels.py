@@ -78,7 +78,7 @@ def keep_standing(session: Session, cell_ids: Iterable[int]) -> None:
 
 
 @lru_cache(maxsize=1)
-def _of_cells() -> sa.Select[Any]:
+def _of_cells() -> sa.Select[*tuple[Any, ...]]:
     # Built once: it stands behind every key at the reading desk.
     some = sa.bindparam("cells", expanding=True)
     now = standing_by_the_log(Annotation.cell_id.in_(some))

@@ -35,7 +35,6 @@ from db.tables import Cell, CellFile, Prediction, SnapshotCell, Subject
 PER_PAGE = 48
 SMALL = 10_000
 PLAIN_ROUNDS = 3
-RUN = {"run_id": 1}
 
 
 @dataclass(frozen=True)
@@ -58,21 +57,21 @@ QUESTIONS = [
     Question("text: a subject", Filters(text="P00011")),
     Question("text: part of a file name", Filters(text="_4999")),
     Question("text: in every file name", Filters(text="uid_")),
-    Question("part: test", Filters(**RUN, parts=("test",))),
-    Question("part: training, validation", Filters(**RUN, parts=("train", "validation"))),
-    Question("prediction: wrong", Filters(**RUN, verdict="wrong")),
-    Question("prediction: right", Filters(**RUN, verdict="right")),
-    Question("certainty: 45 to 55 %", Filters(**RUN, confidence=(0.45, 0.55))),
-    Question("certainty: 95 to 100 %", Filters(**RUN, confidence=(0.95, 1.0))),
+    Question("part: test", Filters(run_id=1, parts=("test",))),
+    Question("part: training, validation", Filters(run_id=1, parts=("train", "validation"))),
+    Question("prediction: wrong", Filters(run_id=1, verdict="wrong")),
+    Question("prediction: right", Filters(run_id=1, verdict="right")),
+    Question("certainty: 45 to 55 %", Filters(run_id=1, confidence=(0.45, 0.55))),
+    Question("certainty: 95 to 100 %", Filters(run_id=1, confidence=(0.95, 1.0))),
     Question("labelled", Filters(labelled="labelled")),
     Question("not labelled", Filters(labelled="not labelled")),
     Question("label changed", Filters(relabelled="changed")),
     Question("label unchanged", Filters(relabelled="unchanged")),
-    Question("wrong, most certain first", Filters(**RUN, verdict="wrong"), Sort.MOST_CONFIDENT),
+    Question("wrong, most certain first", Filters(run_id=1, verdict="wrong"), Sort.MOST_CONFIDENT),
     Question(
-        "wrong, of one class, by subject", Filters(**RUN, verdict="wrong", labels=("hem",)), Sort.SUBJECT
+        "wrong, of one class, by subject", Filters(run_id=1, verdict="wrong", labels=("hem",)), Sort.SUBJECT
     ),
-    Question("rare class, least certain first", Filters(**RUN, labels=("neutrophil",)), Sort.LEAST_CONFIDENT),
+    Question("rare class, least certain first", Filters(run_id=1, labels=("neutrophil",)), Sort.LEAST_CONFIDENT),
     Question("label changed, last labelled first", Filters(relabelled="changed"), Sort.LAST_LABELLED),
 ]
 

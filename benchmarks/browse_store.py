@@ -4,19 +4,7 @@ import sqlalchemy as sa
 
 import db
 from allreview.recipe import Recipe
-from db.tables import (
-    Annotation,
-    Cell,
-    CellFile,
-    Dataset,
-    LeakGroup,
-    Prediction,
-    Reviewer,
-    Run,
-    Snapshot,
-    SnapshotCell,
-    Subject,
-)
+from db.tables import Base, Dataset, LeakGroup, Reviewer, Run, Snapshot, Subject
 from db.tables import Recipe as RecipeRow
 
 CLASSES = ("all", "hem", "lymphocyte", "monocyte", "neutrophil")
@@ -43,9 +31,11 @@ def build(engine: sa.Engine, cells: int) -> None:
         else "lpad(to_hex({}), 8, '0') || lpad(to_hex({}), 56, '0')"
     )
     _add_what_is_few(engine)
-    filled = (Cell, CellFile, SnapshotCell, Prediction, Annotation)
+    filled = ("cells", "cell_files", "snapshot_cells", "predictions", "annotations")
     indexes = [
-        index for table in filled for index in sorted(table.__table__.indexes, key=lambda each: each.name)
+        index
+        for table in filled
+        for index in sorted(Base.metadata.tables[table].indexes, key=lambda each: str(each.name))
     ]
     with engine.execution_options(writes=True).begin() as connection:
 
@@ -58,8 +48,9 @@ def build(engine: sa.Engine, cells: int) -> None:
             index.drop(connection)
         run(f"create table numbers as {NUMBERS.format(cells=cells)}")
         run(
-            "insert into cells (id, dataset_id, sha256, subject_id, source_label, current_label, fold, width, height, size_bytes, "
-            f"created_at) select i, 1, {hexadecimal.format(f'({_random(1)})', 'i')}, {_subject(cells)}, "
+            "insert into cells (id, dataset_id, sha256, subject_id, source_label, current_label, fold, width, "
+            "height, size_bytes, created_at) "
+            f"select i, 1, {hexadecimal.format(f'({_random(1)})', 'i')}, {_subject(cells)}, "
             f"{_class(2)}, {_class(2)}, 'fold_' || (i % 3), 450, 450, 607554, '2026-01-01 00:00:00' from numbers"
         )
         run(
@@ -78,8 +69,8 @@ def build(engine: sa.Engine, cells: int) -> None:
         run(
             "insert into predictions (run_id, cell_id, label, probability, probabilities) "
             f"select 1, i, said, p, {json} from (select i, case when {_share(3)} < 0.95 then "
-            f"source_label when source_label = 'all' then 'hem' else 'all' end as said, case when {_share(3)} < 0.95 then "
-            f"1 - 0.6 * {_share(4)} * {_share(4)} * {_share(4)} else 0.4 + 0.6 * {_share(4)} end as p "
+            f"source_label when source_label = 'all' then 'hem' else 'all' end as said, "
+            f"case when {_share(3)} < 0.95 then 1 - 0.6 * {_share(4)} * {_share(4)} * {_share(4)} else 0.4 + 0.6 * {_share(4)} end as p "
             "from numbers join cells on cells.id = i) said_of_each order by i"
         )
         run(
@@ -94,8 +85,8 @@ def build(engine: sa.Engine, cells: int) -> None:
             "where id % 50 = 0"
         )
         run(
-            "update cells set standing_id = a.id, current_label = a.label from annotations a where a.cell_id = cells.id "
-            "and a.label is not null and a.id % 50 <> 0"
+            "update cells set standing_id = a.id, current_label = a.label from annotations a "
+            "where a.cell_id = cells.id and a.label is not null and a.id % 50 <> 0"
         )
         run("drop table numbers")
         for index in indexes:

@@ -1,8 +1,8 @@
 """The tables, in the words of docs/architecture.md.
 
 What a reviewer decided is only ever appended (`annotations`). What the log says now of a cell is kept beside the
-cell as well (`allreview.labels`), so that a million cells can be filtered and counted by it. Labels and predictions never share a column, and class names are stored as
-names: no table knows a class by its position.
+cell as well (`allreview.labels`), so that a million cells can be filtered and counted by it. Labels and predictions
+never share a column, and class names are stored as names: no table knows a class by its position.
 """
 
 from datetime import datetime

@@ -3,7 +3,8 @@
 import streamlit as st
 
 import db
-from allreview.cells.browsing import Filters, Sort, count_cells, page_of_cells
+from allreview.cells.browsing import Filters, Sort
+from allreview.cells.counting import Found, found_cells
 from allreview.cells.summaries import labels_in_use, runs_with_predictions, subject_names
 from allreview.ui import (
     bulk,
@@ -15,14 +16,16 @@ from allreview.ui import (
     frame,
     gallery,
     needs,
+    paging,
     select_grid,
     selection,
     to_read,
 )
+from allreview.ui.errors import guarded
 from allreview.wording import plural
 from db.tables import Dataset
 
-PAGE_SIZES = (24, 48, 96)
+LOOK_AGAIN_SECONDS = 1.0
 CARDS, SELECT, MAP = "Cards", "Select", "Map"
 VIEWS = (CARDS, SELECT, MAP)
 
@@ -64,8 +67,7 @@ def _title_bar() -> str:
 
 
 def _map(dataset: Dataset, wanted: Filters, sort: Sort) -> None:
-    with db.reading(context.engine()) as session:
-        found = count_cells(session, dataset.id, wanted)
+    found = found_cells(context.engine(), dataset.id, wanted)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         _found(dataset, wanted, sort, found)
         colouring = cell_map.choose_colouring()
@@ -73,10 +75,11 @@ def _map(dataset: Dataset, wanted: Filters, sort: Sort) -> None:
 
 
 def _cells(dataset: Dataset, wanted: Filters, sort: Sort, view: str) -> None:
-    with db.reading(context.engine()) as session:
-        found = count_cells(session, dataset.id, wanted)
-        page, per_page = _page_bar(dataset, wanted, sort, found)
-        rows = page_of_cells(session, dataset.id, wanted, sort, page, per_page)
+    found = found_cells(context.engine(), dataset.id, wanted)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        _found(dataset, wanted, sort, found)
+        asked, page, pages = paging.page_bar(dataset, wanted, sort, found)
+    rows = paging.cells_of_page(asked, page, pages, found).rows
     with_run = wanted.run_id is not None
     if not rows:
         st.info("No cell matches. Loosen a filter, or clear them all.", icon=":material/filter_alt_off:")
@@ -89,35 +92,23 @@ def _cells(dataset: Dataset, wanted: Filters, sort: Sort, view: str) -> None:
             detail.open_cell(opened, run_id=wanted.run_id, test_predictions=wanted.test_predictions)
 
 
-def _page_bar(dataset: Dataset, wanted: Filters, sort: Sort, found: int) -> tuple[int, int]:
-    """How many match, cells per page, and the page; a changed question starts at page 1."""
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        _found(dataset, wanted, sort, found)
-        with st.container(horizontal=True, vertical_alignment="center", width="content"):
-            per_page = st.segmented_control(
-                "Cells per page",
-                PAGE_SIZES,
-                default=PAGE_SIZES[1],
-                required=True,
-                key="per_page",
-                bind="query-params",
-                label_visibility="collapsed",
-                help="Cells per page",
-            )
-            pages = max(1, -(-found // per_page))
-            asked, before = (dataset.id, wanted, sort), st.session_state.get("_browsed")
-            if before is not None and before != (asked, per_page):
-                st.session_state["page"] = 1
-            st.session_state["_browsed"] = (asked, per_page)
-            page = st.pagination(pages, key="page", bind="query-params")
-    return page, per_page
-
-
-def _found(dataset: Dataset, wanted: Filters, sort: Sort, found: int) -> None:
+def _found(dataset: Dataset, wanted: Filters, sort: Sort, found: Found) -> None:
     """How many match, and the way to read them."""
     with st.container(horizontal=True, vertical_alignment="center", width="content"):
-        st.markdown(f"**{plural(found, 'cell')}**", width="content")
+        if found.number is None:
+            st.markdown("**Counting…**" if found.counting else "**Cells**", width="content")
+        else:
+            about = "About " if found.counting else ""
+            st.markdown(f"**{about}{plural(found.number, 'cell')}**", width="content")
         to_read.read_filter_button(dataset, wanted, sort, found)
+        if found.counting:
+            st.fragment(_wait_for_count, run_every=LOOK_AGAIN_SECONDS, key="counting")(dataset.id, wanted)
+
+
+def _wait_for_count(dataset_id: int, wanted: Filters) -> None:
+    with guarded():
+        if not found_cells(context.engine(), dataset_id, wanted).counting:
+            st.rerun()
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def mentioned(session: Session, dataset_id: int, text: str) -> set[int] | None:
     if named is None:
         return None
     subjects = _subjects(session, dataset_id, text)
-    other = [Cell.subject_id.in_(subjects)] if subjects else []
+    other: list[sa.ColumnElement[bool]] = [Cell.subject_id.in_(subjects)] if subjects else []
     if is_id(text):
         other.append(Cell.id == int(text))
     if is_sha_prefix(text):
@@ -50,7 +50,8 @@ def mentioned(session: Session, dataset_id: int, text: str) -> set[int] | None:
 def mentions(session: Session, dataset_id: int, text: str) -> sa.ColumnElement[bool]:
     """The same as a condition that is tried cell by cell, for texts that many cells mention."""
     text = _cleaned(text)
-    found = [sa.exists().where(CellFile.cell_id == Cell.id, _in_name(text)).correlate(Cell)]
+    in_a_name = sa.exists().where(CellFile.cell_id == Cell.id, _in_name(text)).correlate(Cell)
+    found: list[sa.ColumnElement[bool]] = [in_a_name]
     subjects = _subjects(session, dataset_id, text)
     if subjects:
         found.append(Cell.subject_id.in_(subjects))

@@ -60,7 +60,7 @@ def counts(session: Session, dataset_id: int, run_id: int | None = None) -> Coun
         .group_by(*keys)
     ).all()
     named = session.execute(sa.select(Subject.id, Subject.name).where(Subject.dataset_id == dataset_id))
-    names = {number: name for number, name in named}  # noqa: C416 - a Result is no mapping
+    names: dict[int | None, str] = {number: name for number, name in named}  # noqa: C416 - a Result is no mapping
     rows = [(names.get(subject), label, in_part, number) for subject, label, in_part, number in counted]
     by_class: dict[str, int] = {}
     by_subject: dict[tuple[str | None, str], int] = {}

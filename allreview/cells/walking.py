@@ -52,6 +52,10 @@ class _Stretch:
     descending: bool = False
     either: tuple[Condition, ...] = ()
 
+    @property
+    def any_of(self) -> tuple[Condition, ...]:
+        return (sa.or_(*self.either),) if self.either else ()
+
 
 class Walk:
     """The cells of a dataset that the filters let through, in the order asked for."""
@@ -83,13 +87,13 @@ class Walk:
 
     def ids(self) -> set[int]:
         """All of the cells."""
-        return {
-            cell
-            for stretch in self._stretches
-            for cell in self._session.scalars(
-                sa.select(stretch.cell).select_from(stretch.source).where(*stretch.where)
+        found: set[int] = set()
+        for stretch in self._stretches:
+            select = (
+                sa.select(stretch.cell).select_from(stretch.source).where(*stretch.where, *stretch.any_of)
             )
-        }
+            found.update(self._session.scalars(select))
+        return found
 
     def _go(
         self, place: Place | None, limit: int, skip: int, including: bool, *, backwards: bool
@@ -131,36 +135,35 @@ class Walk:
         falling = stretch.descending != backwards
         keys = [stretch.cell] if stretch.value is None else [stretch.value, stretch.cell]
         order = [key.desc() if falling else key.asc() for key in keys]
-        columns = [sa.null() if stretch.value is None else stretch.value, stretch.cell]
+        columns: list[Any] = [sa.null() if stretch.value is None else stretch.value, stretch.cell]
         select = sa.select(*columns).select_from(stretch.source).where(*stretch.where).order_by(*order)
         ways = stretch.either if not skip and len(stretch.either) <= MOST_MERGED else ()
         if skip or not ways:
-            whole = select.where(sa.or_(*stretch.either)) if stretch.either else select
-            ways, select = (sa.true(),), whole.offset(skip)
+            ways, select = (sa.true(),), select.where(*stretch.any_of).offset(skip)
         with self._along_indexes():
             rows = [row for way in ways for row in self._session.execute(select.where(way).limit(limit))]
         if len(ways) > 1:
             rows.sort(key=lambda row: row[1], reverse=falling)
-        return [Place(number, value, cell) for value, cell in rows[:limit]]
+        return [Place(number, row[0], row[1]) for row in rows[:limit]]
 
     @contextmanager
     def _along_indexes(self) -> Iterator[None]:
-        """Keep PostgreSQL on the walk: what it expects of a condition cell by cell makes it sort everything at times."""
+        """Keep PostgreSQL on the walk: it cannot know how many cells a condition lets through, and may sort all."""
         if self._few is not None or self._session.get_bind().dialect.name != "postgresql":
             yield
             return
         for setting in ("off", "on"):
             if setting == "on":
                 yield
-            names = ("sort", "seqscan", "bitmapscan", "hashjoin", "mergejoin")
+            names = ("sort", "seqscan", "bitmapscan", "hashjoin", "mergejoin", "material")
             asked = ", ".join(f"set_config('enable_{name}', '{setting}', true)" for name in names)
             self._session.execute(sa.text(f"select {asked}"))
 
     def _count(self, stretch: _Stretch, limit: int | None = None) -> int:
-        either = [sa.or_(*stretch.either)] if stretch.either else []
-        select = sa.select(sa.func.count()).select_from(stretch.source).where(*stretch.where, *either)
+        where = (*stretch.where, *stretch.any_of)
+        select = sa.select(sa.func.count()).select_from(stretch.source).where(*where)
         if limit is not None:
-            some = sa.select(stretch.cell).select_from(stretch.source).where(*stretch.where, *either)
+            some = sa.select(stretch.cell).select_from(stretch.source).where(*where)
             select = sa.select(sa.func.count()).select_from(some.limit(limit).subquery())
         return self._session.scalar(select) or 0
 

@@ -18,6 +18,7 @@ import db
 from allreview.cells.decoding import read_bytes
 from allreview.cells.thumbnails import thumbnail_path
 from allreview.errors import UserError
+from allreview.labels import wrongly_kept
 from allreview.models.pretrained import file_hash
 from allreview.settings import Settings
 from allreview.store import open_store
@@ -222,7 +223,8 @@ def _wrong_with_model(folder: Path, model_hash: str | None) -> str | None:
 
 
 def _log(engine: sa.Engine, findings: Findings) -> None:
-    """Each cell's events are numbered 1, 2, 3 … without a gap, and undo names an event of the same cell."""
+    """Each cell's events are numbered 1, 2, 3 … without a gap, undo names an event of the same cell, and what is kept
+    beside the cell is what its log says."""
     undone = aliased(Annotation)
     with db.reading(engine) as session:
         first, last, number = (
@@ -245,6 +247,12 @@ def _log(engine: sa.Engine, findings: Findings) -> None:
                 findings.problem(
                     f"{what} in its log of decisions", f"cell {cell_id}", "Restore a backup of the store."
                 )
+        for cell_id in wrongly_kept(session):
+            findings.problem(
+                "its current label is not what its log of decisions says",
+                f"cell {cell_id}",
+                "Restore a backup of the store, or decide on it again.",
+            )
 
 
 def _splits(engine: sa.Engine, findings: Findings) -> None:

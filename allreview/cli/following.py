@@ -58,7 +58,8 @@ def _order(engine: sa.Engine, run_ids: Sequence[int]) -> list[tuple[int, str]]:
 
 
 def follow(engine: sa.Engine, settings: Settings, run_id: int) -> "RunRow":
-    """Show the run's progress until it ends; the run as it is then, or as it was when Ctrl-C was pressed.
+    """Show the run's progress until it ends and its folder is complete; the run as it is then, or as it was when
+    Ctrl-C was pressed.
 
     On a terminal a bar moves; elsewhere each epoch is one line.
     """
@@ -79,7 +80,7 @@ def follow(engine: sa.Engine, settings: Settings, run_id: int) -> "RunRow":
                 if not console.is_terminal:
                     for row in watched.news(run):
                         output.say(f"Run {run_id}, epoch {row.epoch} of {run.recipe.epochs}: {_figures(row)}")
-                if not run.unfinished:
+                if run.complete:
                     return run
                 time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
@@ -101,7 +102,7 @@ class _Watch:
         with db.reading(self.engine) as session:
             run = get_run(session, self.run_id)
         moment = time.monotonic()
-        if run.unfinished and moment - self._resumed_at > _RESUME_SECONDS:
+        if not run.complete and moment - self._resumed_at > _RESUME_SECONDS:
             self._resumed_at = moment
             self._started += jobs.resume_unfinished(self.engine, self.settings)
             if self._started == _FUTILE_STARTS:

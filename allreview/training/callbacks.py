@@ -15,6 +15,8 @@ from allreview.training.epochs import EpochRow, FitHooks, is_better, is_over, re
 from allreview.training.tensorboard import EventLog
 
 SECONDS_BETWEEN_REPORTS = 0.25
+SECONDS_BETWEEN_BACKUPS = 1.0
+"""What a kill costs at most, besides the epoch it fell into: a head's epochs are shorter than their backups take."""
 
 MEASURED = ("loss", "accuracy", "val_loss", "val_accuracy", "val_cross_entropy")
 """What Keras logs of an epoch, by the names of `compile_model`'s metrics."""
@@ -58,7 +60,8 @@ class Reporter(keras.callbacks.Callback):
         if now - self.reported_at < SECONDS_BETWEEN_REPORTS:
             return
         self.reported_at = now
-        require_finite(self.recipe, self.epoch + 1, float((logs or {})["loss"]))
+        figures = logs or self.trainer.get_metrics_result()
+        require_finite(self.recipe, self.epoch + 1, float(figures["loss"]))
         steps = len(self.batches)
         done, total = self.epoch * steps + batch + 1, self.recipe.epochs * steps
         seconds_per_batch = (now - self.first_batch_at) / self.measured
@@ -73,7 +76,8 @@ class EpochKeeper(keras.callbacks.Callback):
     """At each epoch's end: keep it if it is the best, report it, back it up, log it; in this order.
 
     So after a kill between any two of these the epoch is run again and nothing is lost: the best file knows
-    its own figures, and the same epoch is no improvement on itself. `network` is the uncompiled model, `trainer`
+    its own figures, and the same epoch is no improvement on itself. The same holds for the few epochs that were over
+    too soon after the last backup to have one of their own. `network` is the uncompiled model, `trainer`
     the compiled one on the same layers, `rows` the epochs done before; `events` has them already.
     """
 
@@ -93,6 +97,7 @@ class EpochKeeper(keras.callbacks.Callback):
         self.folder, self.rows, self.events, self.hooks = folder, rows, events, hooks
         self.best = kept_epoch(folder)
         self.began = 0.0
+        self.backed_up_at = -math.inf
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.began = time.perf_counter()
@@ -104,9 +109,12 @@ class EpochKeeper(keras.callbacks.Callback):
             self.best = row
         self.hooks.on_epoch(row)
         self.rows.append(row)
-        back_up(self.trainer, self.folder, self.rows)
+        over = is_over(self.rows, self.recipe)
+        if over or time.perf_counter() - self.backed_up_at >= SECONDS_BETWEEN_BACKUPS:
+            back_up(self.trainer, self.folder, self.rows)
+            self.backed_up_at = time.perf_counter()
         self.events.write(row)
-        if is_over(self.rows, self.recipe):
+        if over:
             self.trainer.stop_training = True
 
     def _row(self, epoch: int, figures: dict[str, float]) -> EpochRow:

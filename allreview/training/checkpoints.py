@@ -45,7 +45,7 @@ def back_up(trainer: keras.Model, folder: Path, rows: Sequence[EpochRow]) -> Non
 
 
 def restore_backup(model: keras.Model, folder: Path) -> list[EpochRow]:
-    """Bring a compiled model back to its last complete epoch, optimiser included; returns the epochs it has."""
+    """Bring a compiled model back to its last backup, optimiser included; returns the epochs it has."""
     path = folder / BACKUP_FOLDER / BACKUP_FILE
     if not path.is_file():
         return []

@@ -40,7 +40,7 @@ class FitHooks(Protocol):
     """Whoever started the fit, told how it goes."""
 
     def on_epoch(self, row: EpochRow) -> None:
-        """An epoch is complete. After a kill the last epoch may come once more, with the same figures."""
+        """An epoch is complete. After a kill the last epochs may come once more, with the same figures."""
         ...
 
     def on_batch(

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 import db
 from allreview.cells.decoding import read_rgb
 from allreview.evaluation.summaries import run_metrics
+from allreview.models.building import temper
 from allreview.models.saving import TrainedModel, load_model
 from allreview.settings import Settings
 from allreview.training import averaging, fitting
@@ -41,11 +42,20 @@ def _probabilities(
     """What the run's model says of each cell, [n, classes], by the shortest way."""
     if run.members:
         return averaging.probabilities(engine, run.id, [cell.cell_id for cell in cells])
+    if run.recipe.mode == "features":
+        return _by_features(settings, run, features_of(run.recipe, cells, settings, progress))
     model = load_model(settings.run_folder(run.id))
     assert model.classes == run.classes
-    if run.recipe.mode == "features":
-        return fitting.head_probabilities(model, features_of(run.recipe, cells, settings, progress))
     return _predict(model, cells, settings, progress)
+
+
+def _by_features(settings: Settings, run: RunRow, features: np.ndarray) -> np.ndarray:
+    """What the run's saved model says of the cells' images, by its head alone: no backbone is loaded for it."""
+    folder = settings.run_folder(run.id)
+    head = fitting.best_head(run.recipe, features.shape[1], len(run.classes), folder)
+    assert head is not None
+    assert run.temperature is not None
+    return fitting.head_probabilities(temper(head, run.temperature), features)
 
 
 def _predict(

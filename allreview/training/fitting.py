@@ -39,8 +39,8 @@ def fit_head(
     n_classes: int,
     folder: Path,
     hooks: FitHooks,
-) -> keras.Model:
-    """Train the head on cached features, and return it with the weights of its best epoch.
+) -> None:
+    """Train the head on cached features; `best_head` gives it with the weights of its best epoch.
 
     `views` holds the training cells' features float32 [n, d], once for each of `features.training_views`; see
     `batches.drawn` for which is shown when. `labels` are class positions [n]. `folder` is the run's own; a fit
@@ -53,8 +53,7 @@ def fit_head(
     _require_cells(labels, validation_labels)
     _seed(recipe)
     train = FeatureBatches(recipe, views, labels, n_classes)
-    n_features = views[0].shape[1]
-    kept = head_trainer(recipe, n_features, n_classes, len(train))
+    kept = head_trainer(recipe, views[0].shape[1], n_classes, len(train))
     _start_normalization(kept.head, views, drawn(recipe, labels, 1, 0)[0])
     held_out = (validation, one_hot(validation_labels, n_classes))
 
@@ -62,7 +61,6 @@ def fit_head(
         kept.fit(train, held_out, epochs, callbacks)
 
     _fit(kept.head, kept.trainer, recipe, train, run, folder=folder, hooks=hooks)
-    return _best_head(recipe, n_features, n_classes, folder)
 
 
 def fit_end_to_end(
@@ -131,28 +129,37 @@ def fit_end_to_end(
 def best_model(
     recipe: Recipe, classes: Sequence[str], weights: Mapping[BackboneName, Path], folder: Path
 ) -> keras.Model | None:
-    """The whole flat model with the weights of the best epoch in `folder`; None if no epoch was completed.
+    """The whole model with the weights of the best epoch in `folder`; None if no epoch was completed.
 
-    For both modes, after a fit has ended or was stopped; it computes in float32 whatever it was trained in. In
-    *features* mode the layers of a single backbone are those of the one kept in memory.
+    After a fit in *finetune* mode has ended or was stopped; it computes in float32 whatever it was trained in.
     """
     if kept_epoch(folder) is None:
         return None
-    if recipe.mode == "finetune":
-        model = build_model(recipe, classes, weights)
-        model.load_weights(folder / BEST_FILE)
-        return model
-    backbones = [frozen_backbone(name, recipe.image_size, weights[name]) for name in recipe.backbones]
-    head = _best_head(recipe, sum(backbone.n_features for backbone in backbones), len(classes), folder)
-    return join([backbone.model for backbone in backbones], head, recipe)
+    model = build_model(recipe, classes, weights)
+    model.load_weights(folder / BEST_FILE)
+    return model
 
 
 def best_head(recipe: Recipe, n_features: int, n_classes: int, folder: Path) -> keras.Model | None:
-    """The head alone with the weights of the best epoch of a fit in *features* mode; None if no epoch was completed.
+    """The head with the weights of the best epoch in `folder`; None if no epoch was completed.
 
-    With the run's temperature (`building.temper`) it says of features what the run's saved model says of images.
+    After a fit in *features* mode has ended or was stopped. With the run's temperature (`building.temper`) it says of
+    features what the run's saved model says of images.
     """
-    return None if kept_epoch(folder) is None else _best_head(recipe, n_features, n_classes, folder)
+    if kept_epoch(folder) is None:
+        return None
+    head = build_head(recipe, n_features, n_classes)
+    head.load_weights(folder / BEST_FILE)
+    return head
+
+
+def with_backbones(head: keras.Model, recipe: Recipe, weights: Mapping[BackboneName, Path]) -> keras.Model:
+    """The whole flat model of a head that was trained on features.
+
+    The layers of a single backbone are those of the one kept in memory.
+    """
+    backbones = [frozen_backbone(name, recipe.image_size, weights[name]).model for name in recipe.backbones]
+    return join(backbones, head, recipe)
 
 
 def head_probabilities(head: keras.Model, features: np.ndarray) -> np.ndarray:
@@ -198,12 +205,6 @@ def _fit(
             run(range(len(rows), recipe.epochs), [Reporter(trainer, recipe, batches, hooks), keeper])
     finally:
         events.close()
-
-
-def _best_head(recipe: Recipe, n_features: int, n_classes: int, folder: Path) -> keras.Model:
-    head = build_head(recipe, n_features, n_classes)
-    head.load_weights(folder / BEST_FILE)
-    return head
 
 
 def _start_normalization(head: keras.Model, views: Sequence[np.ndarray], rows: np.ndarray) -> None:

@@ -23,6 +23,7 @@ from allreview.models.pretrained import availability
 from allreview.recipe import BackboneName, Recipe, make_recipe
 from allreview.settings import Settings
 from allreview.training import snapshots
+from allreview.training.runs import KEEP
 from allreview.training.slots import somebody_works
 from db.tables import Dataset, Run, Snapshot
 from db.tables import Recipe as RecipeRow
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions
 
 APPLICATION = "allreview"
-JOBS_VERSION = "4"
+JOBS_VERSION = "5"
 """The job engine hands unfinished work only to a worker of the same version: change it with the steps."""
 TRAINING_QUEUE = "training"
 SALIENCY_QUEUE = "saliency"
@@ -287,9 +288,10 @@ def _place_in_queue(run_id: int, workflow_id: str) -> "EnqueueOptions":
 
 
 def resume_unfinished(engine: sa.Engine, settings: Settings) -> bool:
-    """Start a worker if runs wait or were cut off and nobody works on them."""
+    """Start a worker if runs wait, or were cut off before their folder was complete, and nobody works on them."""
+    left = sa.or_(Run.state.in_(("queued", "running")), Run.stage == KEEP)
     with db.reading(engine) as session:
-        waiting = session.scalar(sa.select(sa.exists().where(Run.state.in_(("queued", "running")))))
+        waiting = session.scalar(sa.select(sa.exists().where(left)))
     return bool(waiting) and ensure_worker(settings)
 
 

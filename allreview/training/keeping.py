@@ -1,4 +1,4 @@
-"""What a run's folder holds when it is over, for people and other programs. Keras is not needed.
+"""What a run's folder holds when it is complete, for people and other programs. Keras is not needed.
 
     model.keras, model.json   made by the fit
     model.weights.h5          the same weights, for a graph built elsewhere
@@ -32,7 +32,6 @@ from allreview.errors import UserError
 from allreview.evaluation.reports import Report, run_report
 from allreview.settings import Settings
 from allreview.training.model_card import CardFacts, model_card
-from allreview.training.progress import RunProgress
 from allreview.training.runs import HISTORY, RunRow, get_run
 from allreview.training.snapshots import SnapshotLine, lines
 from db.tables import Prediction
@@ -55,8 +54,6 @@ def keep(engine: sa.Engine, settings: Settings, run_id: int, *, state: str = "fi
     Raises:
         OSError: the folder cannot be written; what was written by then stays.
     """
-    if state == "finished":
-        RunProgress(engine, run_id).stage("keep")
     with db.reading(engine) as session:
         run = get_run(session, run_id)
         cells = lines(session, run.snapshot_id)

@@ -1,6 +1,6 @@
 """The steps of a run. Each can be run again after a kill and then finds what is done already.
 
-features -> fit -> evaluate -> keep -> rank; once the run is finished, explain and the map
+features -> fit -> evaluate -> rank; once the run is finished, keep, explain and the map
 """
 
 from collections.abc import Callable
@@ -186,16 +186,20 @@ def _save_best(
     The weights kept for resuming stay as the fit left them, so this can be done again after a kill.
     """
     folder = settings.run_folder(run.id)
-    weights = weights_of(run.recipe, settings)
-    model = fitting.best_model(run.recipe, run.classes, weights, folder)
     kept = kept_epoch(folder)
-    if model is None or kept is None:
+    if kept is None:
         return
-    trained = TrainedModel(model, run.recipe, run.classes)
+    weights = weights_of(run.recipe, settings)
     if run.recipe.mode == "features":
         features = features_of(run.recipe, validation, settings, progress)
-        probabilities = fitting.head_probabilities(trained, features)
+        head = fitting.best_head(run.recipe, features.shape[1], len(run.classes), folder)
+        assert head is not None
+        probabilities = fitting.head_probabilities(head, features)
+        model = fitting.with_backbones(head, run.recipe, weights)
     else:
+        model = fitting.best_model(run.recipe, run.classes, weights, folder)
+        assert model is not None
+        trained = TrainedModel(model, run.recipe, run.classes)
         probabilities = fitting.image_probabilities(trained, cell_images(validation), settings.max_pixels)
     temperature = fit_temperature(indices(validation, run.classes), probabilities)
     weights_hash = pretrained.files_hash(weights)

@@ -11,9 +11,11 @@ network that was trained. They depend on the features and the set of cells alone
 
 import hashlib
 import json
+import os
 import time
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,17 +108,27 @@ def out_of_fold(
     folds = _folds(groups, np.array([cell.source_label for cell in cells]))
     if folds is None:
         return None
+    from threadpoolctl import threadpool_limits
+
     found = np.full((len(cells), len(classes)), np.nan, dtype=np.float32)
-    usable = np.isin(labels, classes)
-    for fold in range(folds.max() + 1):
-        progress.check()
+    usable, last = np.isin(labels, classes), int(folds.max())
+
+    def judge(fold: int) -> None:
         left_out, fitted = folds == fold, (folds != fold) & usable
         known = sorted(set(labels[fitted]))
         if left_out.any() and len(known) > 1:
             model = _classifier(int(fitted.sum())).fit(features[fitted], labels[fitted])
             columns = [list(classes).index(name) for name in model.classes_]
             found[np.ix_(left_out, columns)] = model.predict_proba(features[left_out])
-        progress.on_batch(fold + 1, int(folds.max()) + 1, 0.0, 0.0)
+
+    # A fold a thread: its matrices are too small for several threads to share without waiting for one another.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
+        try:
+            for done, _ in enumerate(pool.map(judge, range(last + 1)), start=1):
+                progress.check()
+                progress.on_batch(done, last + 1, 0.0, 0.0)
+        finally:
+            pool.shutdown(cancel_futures=True)
     return found
 
 

@@ -25,13 +25,15 @@ HISTORY = (
 )
 UNFINISHED = ("queued", "running")
 
+KEEP = "keep"
+"""The stage of a finished run while its folder is not complete."""
 STAGES = {
     "features": "Computing features",
     "fit": "Training",
     "members": "Waiting for its members",
     "evaluate": "Evaluating",
-    "keep": "Writing figures and model card",
     "rank": "Finding doubtful labels and neighbours",
+    KEEP: "Writing figures and model card",
 }
 """What a run does, in words, in the order it does it."""
 
@@ -71,6 +73,11 @@ class RunRow:
     @property
     def unfinished(self) -> bool:
         return self.state in UNFINISHED
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more is added to the run's folder but heat maps and the map."""
+        return not self.unfinished and self.stage is None
 
     @property
     def history(self) -> list[dict[str, float]]:

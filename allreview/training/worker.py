@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import psutil
 import sqlalchemy as sa
@@ -30,13 +31,14 @@ from allreview.training.jobs import (
     TRAINING_QUEUE,
     adopt_unfinished,
 )
+from allreview.training.runs import KEEP
 from allreview.training.slots import is_first, take_slot
 from db.tables import EpochMetric, Run
 from db.types import now
 
 log = logging.getLogger("allreview.worker")
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.1  # somebody pressed Retrain and looks on
 _SALIENCY_POLL_SECONDS = 0.1  # somebody sits before the cell
 _SALIENCY_TOGETHER = 2  # so that a fast method need not wait behind a slow one
 _SLOT_PATIENCE = 3.0  # another process may be looking at the lock for an instant
@@ -118,30 +120,39 @@ def _start_afresh_if_grown() -> None:
 
 @DBOS.workflow(name=TRAIN)
 def train(run_id: int) -> None:
-    """One run, from features, or from the members of an average, to its ranking; saliency and the map when it is
-    over already."""
+    """One run, from features, or from the members of an average, to its ranking. Then it is finished; its folder is
+    completed, and heat maps and map are made, while people look at it already."""
     _touch()
     _start_afresh_if_grown()
     kind = begin(run_id)
     if kind is None:
         return
-    first = (average_step,) if kind == "average" else (features_step, fit_step)
     state, message = "finished", None
-    try:
-        for step in (*first, evaluate_step, keep_step, rank_step):
-            step(run_id)
-    except Exception as error:
-        state, message = _verdict(error)
-        if state == "failed":
-            log.error("run %s failed", run_id, exc_info=error)
-    if state == "stopped":
-        keep_stopped_step(run_id)
-    _touch()  # the run is over, but the worker is not idle
-    conclude(run_id, state, message)
+    if kind != "over":
+        first = (average_step,) if kind == "average" else (features_step, fit_step)
+        try:
+            for step in (*first, evaluate_step, rank_step):
+                _timed(step, run_id)
+        except Exception as error:
+            state, message = _verdict(error)
+            if state == "failed":
+                log.error("run %s failed", run_id, exc_info=error)
+        if state == "stopped":
+            keep_stopped_step(run_id)
+        _touch()  # the run is over, but the worker is not idle
+        conclude(run_id, state, message)
     if state == "finished":
-        explain_step(run_id)
-        map_step(run_id)
+        for step in (keep_step, explain_step, map_step):
+            _timed(step, run_id)
     _touch()
+
+
+def _timed(step: Callable[[int], object], run_id: int) -> None:
+    """Do a step, and note in the log how long it took."""
+    started = time.perf_counter()
+    step(run_id)
+    name = step.__name__.removesuffix("_step")
+    log.info("run %s: %s took %.2f s", run_id, name, time.perf_counter() - started)
 
 
 @DBOS.workflow(name=EXPLAIN)
@@ -157,10 +168,15 @@ def explain(run_id: int, method: str, cell_ids: list[int]) -> None:
 
 @DBOS.step()
 def begin(run_id: int) -> str | None:
-    """Mark the run as running, and say whether it is a `fit` or an `average` of other runs; None when it was
-    stopped before it began."""
+    """Mark the run as running, and say whether it is a `fit` or an `average` of other runs.
+
+    `over` when it is finished already, and another worker left what comes after that; None when it was stopped
+    before it began.
+    """
     with db.writing(_engine()) as session:
         run = session.get(Run, run_id, with_for_update=True)
+        if run is not None and run.state == "finished":
+            return "over"
         if run is None or run.state not in ("queued", "running"):
             return None
         run.state = "running"
@@ -209,9 +225,17 @@ def evaluate_step(run_id: int) -> None:
 
 @DBOS.step()
 def keep_step(run_id: int) -> None:
+    """The run's folder, which nobody waits for. The run stands as it is where that cannot be written."""
     from allreview.training import keeping
 
-    keeping.keep(_engine(), current_settings(), run_id)
+    message = None
+    try:
+        keeping.keep(_engine(), current_settings(), run_id)
+    except Exception as error:
+        message = f"Its files are not complete. {failures.sentence(error)}"
+        log.error("the folder of run %s is not complete", run_id, exc_info=error)
+    with db.writing(_engine()) as session:
+        session.execute(sa.update(Run).where(Run.id == run_id).values(stage=None, message=message))
 
 
 @DBOS.step()
@@ -269,13 +293,19 @@ def heatmaps_step(run_id: int, method: str, cell_ids: list[int]) -> None:
 
 @DBOS.step()
 def conclude(run_id: int, state: str, message: str | None) -> None:
-    """The run's last word. Stop is an end like any other, not an error."""
+    """The run's verdict. Stop is an end like any other, not an error.
+
+    A finished run stays in the stage `KEEP` until its folder is complete.
+    """
     end_attempts(current_settings().run_folder(run_id))
+    stage = KEEP if state == "finished" else None
     with db.writing(_engine()) as session:
         session.execute(
             sa.update(Run)
             .where(Run.id == run_id)
-            .values(state=state, message=message, finished_at=now(), stage=None, rate=None, seconds_left=None)
+            .values(
+                state=state, message=message, finished_at=now(), stage=stage, rate=None, seconds_left=None
+            )
         )
 
 

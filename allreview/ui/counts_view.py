@@ -2,9 +2,8 @@
 
 import streamlit as st
 
-import db
+from allreview.cells.counting import counts_of
 from allreview.cells.naming import class_title
-from allreview.cells.summaries import counts
 from allreview.ui import context
 from allreview.ui.words import PART_TITLES
 from db.tables import Dataset
@@ -19,8 +18,8 @@ def counts_view(dataset: Dataset, run_id: int | None) -> None:
             return
         from allreview.evaluation.figures import counts_figure
 
-        with db.reading(context.engine()) as session:
-            found = counts(session, dataset.id, run_id)
+        with st.spinner("Counting…", show_time=True):
+            found = counts_of(context.engine(), dataset.id, run_id)
         st.caption("All cells of the dataset by their current label, whatever the filters.")
         by_part = [(PART_TITLES[part], label, n) for part, label, n in sorted(found.by_part, key=_part_order)]
         by_subject = [(subject or "No subject", label, number) for subject, label, number in found.by_subject]

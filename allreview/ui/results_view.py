@@ -182,11 +182,15 @@ def _files(run: RunRow) -> None:
     card = folder / "model-card.md"
     left, right = st.columns([1, 2], gap="medium")
     with left:
-        for name, title in _FILES.items():
+        if not run.complete:
+            st.info("The files are still being written.")
+        for name, title in _FILES.items() if run.complete else ():
             if (folder / name).is_file():
                 _download(folder / name, title, f"{name}-{run.id}", f"run-{run.id}-{name}")
     with right, st.container(height=460, border=True):
-        if card.is_file():
+        if not run.complete:
+            st.write("The model card is still being written.")
+        elif card.is_file():
             st.markdown(card.read_text(encoding="utf-8"))
         else:
             st.write("This run has no model card.")

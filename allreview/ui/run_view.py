@@ -38,7 +38,7 @@ def choose_run(found: list[RunRow], label: str) -> RunRow:
 
 
 def live(run_id: int, *, polling: bool) -> None:
-    """The run's state and curves, refreshed every second while it is under way."""
+    """The run's state and curves, refreshed every second until it is over and its folder complete."""
     st.fragment(_watch, run_every=1.0 if polling else None, key=f"watch-{run_id}-{polling}")(run_id, polling)
 
 
@@ -50,7 +50,7 @@ def _watch(run_id: int, polling: bool) -> None:
 def _draw(run_id: int, polling: bool) -> None:
     with db.reading(context.engine()) as session:
         run = runs.get_run(session, run_id)
-    if polling and not run.unfinished:
+    if polling and run.complete:
         st.rerun(scope="app")
     if polling:
         jobs.resume_unfinished(context.engine(), context.settings())
@@ -83,6 +83,8 @@ def _header(run: RunRow) -> None:
         )
     if run.state == "failed" and run.message:
         st.error(run.message)
+    if run.state == "finished" and run.message:
+        st.warning(run.message)
     if run.state == "stopped":
         kept = (
             f"The weights of epoch {run.best_epoch} are kept."

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import streamlit as st
 
 import db
-from allreview.cells.browsing import Filters, Sort, count_cells
+from allreview.cells.browsing import Filters, Sort
+from allreview.cells.counting import Found, found_cells
 from allreview.review import chosen, worklists
 from allreview.review.queues import QueueEntry
 from allreview.ui import context
@@ -17,18 +18,15 @@ _KEPT = (context.DATASET_KEY, context.REVIEWER_KEY)
 _ICON = ":material/menu_book:"
 
 
-def read_filter_button(dataset: Dataset, wanted: Filters, sort: Sort, found: int) -> None:
+def read_filter_button(dataset: Dataset, wanted: Filters, sort: Sort, found: Found) -> None:
     """The button that makes a worklist of the cells found, and opens it."""
     if wanted.test_predictions:
-        with db.reading(context.engine()) as session:
-            found = count_cells(session, dataset.id, chosen.blind(wanted))
-    shown = min(found, chosen.LIMIT)
-    which = f"the first {shown:,} cells" if found > shown else f"these {shown:,} cells"
+        found = found_cells(context.engine(), dataset.id, chosen.blind(wanted))
     clicked = st.button(
-        "Read this cell" if found == 1 else f"Read {which}",
+        _title(found),
         key="read-filter",
         icon=_ICON,
-        disabled=not found,
+        disabled=found.number == 0,
         help=f"Makes a worklist of them, in this order, and opens it on Review. A worklist holds "
         f"{chosen.LIMIT:,} cells at most; test cells are read blind.",
     )
@@ -36,6 +34,15 @@ def read_filter_button(dataset: Dataset, wanted: Filters, sort: Sort, found: int
         with db.reading(context.engine()) as session:
             entries = chosen.entries_of_filter(session, dataset.id, wanted, sort)
         _open(dataset, chosen.name_in_words(wanted), entries, wanted)
+
+
+def _title(found: Found) -> str:
+    if found.number is None:
+        return "Read these cells"
+    if found.number == 1:
+        return "Read this cell"
+    shown = min(found.number, chosen.LIMIT)
+    return f"Read the first {shown:,} cells" if found.number > shown else f"Read these {shown:,} cells"
 
 
 def read_cells_button(dataset: Dataset, wanted: Filters, cells: Sequence[int]) -> None:

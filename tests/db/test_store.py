@@ -7,10 +7,21 @@ from alembic.migration import MigrationContext
 
 import db
 from allreview.errors import UserError
+from allreview.labels import wrongly_kept
 from allreview.settings import Settings, current_settings
 from allreview.store import _open, open_store
 from allreview.training.runs import get_run
-from db.tables import Annotation, Base, Dataset, ReviewSession, SessionSkip, Worklist, WorklistItem
+from db.tables import (
+    Annotation,
+    Base,
+    Cell,
+    CellFile,
+    Dataset,
+    ReviewSession,
+    SessionSkip,
+    Worklist,
+    WorklistItem,
+)
 
 OURS = set(Base.metadata.tables)
 
@@ -50,6 +61,9 @@ OLD_ROWS = (
     " values (1, 1, 1, 'decision', 'hem', 1, 1, 1, '2026-01-03')",
     "insert into annotations (id, cell_id, sequence, kind, reviewer_id, supersedes_id, undoes_id, created_at)"
     " values (2, 1, 2, 'undo', 1, 1, 1, '2026-01-04')",
+    "insert into annotations (id, cell_id, sequence, kind, label, reviewer_id, created_at)"
+    " values (3, 2, 1, 'adjudication', 'unsure', 1, '2026-01-03'), (4, 2, 2, 'decision', 'hem', 1, '2026-01-04')",
+    "insert into cell_files values (1, 1, 1, 1, '/Old/UID_1 ŁÓDŹ.bmp'), (2, 1, 2, 1, 'b.bmp')",
 )
 
 
@@ -67,7 +81,12 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(settings: Settings) -
         sitting = session.get_one(ReviewSession, 1)
         items = session.scalars(sa.select(WorklistItem).order_by(WorklistItem.position)).all()
         skips = session.scalars(sa.select(SessionSkip)).all()
-        log = session.scalars(sa.select(Annotation).order_by(Annotation.sequence)).all()
+        log = session.scalars(sa.select(Annotation).order_by(Annotation.id)).all()
+        cells = session.execute(sa.select(Cell.current_label, Cell.standing_id).order_by(Cell.id)).all()
+        names = session.scalars(sa.select(CellFile.name).order_by(CellFile.id)).all()
+        assert wrongly_kept(session) == []
+    assert [tuple(cell) for cell in cells] == [("all", None), ("unsure", 3)]
+    assert names == ["uid_1 łódź.bmp", "b.bmp"]
     assert (run.members, run.series, run.machine, run.state) == ([], None, {}, "finished")
     assert (run.recipe.imbalance, run.recipe.best_by) == ("none", "val_loss")
     assert (worklist.run_id, worklist.strategy, worklist.parts, worklist.overlap) == (
@@ -85,6 +104,8 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(settings: Settings) -
     assert [(event.kind, event.label, event.undoes_id) for event in log] == [
         ("decision", "hem", None),
         ("undo", None, 1),
+        ("adjudication", "unsure", None),
+        ("decision", "hem", None),
     ]
     with db.writing(engine) as session:  # new rows get numbers that are free
         session.add(Worklist(dataset_id=1, name="new", strategy="random", parts=[], key="k", created_by=1))

@@ -3,7 +3,7 @@
 The grid and the lasso need a browser: `tests/browser/test_select_and_map.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,10 +103,9 @@ def said(app: AppTest) -> str:
     return "\n".join(element.value for element in app.markdown)
 
 
-def found(app: AppTest) -> str:
-    return next(
-        element.value for element in app.markdown if element.value.endswith(("cells**", "cell**"))
-    ).strip("*")
+def found(app: AppTest, *words: str) -> str:
+    ends = tuple(f"{word}**" for word in words or ("cells", "cell"))
+    return next(element.value for element in app.markdown if element.value.endswith(ends)).strip("*")
 
 
 def test_an_empty_store_says_what_to_do(sqlite_engine: sa.Engine) -> None:
@@ -295,3 +294,66 @@ def test_a_run_without_a_map_says_so(cells: list[int]) -> None:
     assert "has no map of its cells" in app.info[0].value
     app.selectbox(key="predictions").set_value(0).run()
     assert "choose a run under Predictions" in app.info[0].value
+
+
+def shown_cells(app: AppTest) -> list[int]:
+    opens = [button.key for button in app.main.button if button.key and button.key.startswith("open-")]
+    return [int(key.removeprefix("open-")) for key in opens]
+
+
+def turn_to(app: AppTest, page: int) -> list[int]:
+    app.session_state["page"] = page
+    app.run()
+    assert not app.exception
+    return shown_cells(app)
+
+
+def test_pages_are_turned_from_cell_to_cell_whatever_is_decided_meanwhile(
+    sqlite_engine: sa.Engine, cells: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allreview.ui.paging.PAGE_SIZES", (4, 8))
+    monkeypatch.setattr("allreview.cells.walking.FEW", 0)
+    ann = reviewer_named(sqlite_engine, "Ann")
+    app = browse()
+    app.multiselect(key="labels").set_value(["all"])
+    app.button_group(key="per_page").set_value(4).run()
+    with db.reading(sqlite_engine) as session:
+        blasts = list(session.scalars(sa.select(Cell.id).where(Cell.source_label == "all").order_by(Cell.id)))
+    assert shown_cells(app) == blasts[:4]
+    for cell in blasts[:3]:
+        decide(sqlite_engine, cell_id=cell, label="hem", reviewer_id=ann, seen=None)
+    assert turn_to(app, 2) == blasts[4:8]  # counting from the first cell would pass over three
+    app.run()
+    assert shown_cells(app) == blasts[4:8]
+    assert turn_to(app, 4) == blasts[12:16]
+    assert turn_to(app, 3) == blasts[8:12]
+    assert turn_to(app, 2) == blasts[4:8]
+    assert turn_to(app, 1) == [blasts[3], *blasts[4:7]]
+    assert turn_to(app, 2) == blasts[7:11]
+    for cell in blasts[3:7]:
+        decide(sqlite_engine, cell_id=cell, label="hem", reviewer_id=ann, seen=None)
+    assert turn_to(app, 4) == blasts[15:19]  # by their number, 13, this is the last but for one cell
+    assert turn_to(app, 5) == blasts[19:]
+    for cell in blasts[8:]:
+        decide(sqlite_engine, cell_id=cell, label="hem", reviewer_id=ann, seen=None)
+    app.run()
+    assert (shown_cells(app), app.session_state["page"]) == ([blasts[7]], 1)
+
+
+def test_pages_can_be_turned_before_the_cells_are_counted(
+    sqlite_engine: sa.Engine, cells: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting: list[Callable[[], None]] = []
+    monkeypatch.setattr("allreview.cells.counting.AT_ONCE", 10)
+    monkeypatch.setattr("allreview.cells.counting._in_background", waiting.append)
+    app = browse()
+    assert found(app, "Counting…") == "Counting…"
+    assert len(cards(app)) == 30
+    app.button_group(key="per_page").set_value(24).run()
+    assert turn_to(app, 2) == cells[24:]
+    assert turn_to(app, 3) == cells[24:]  # there is no third
+    assert app.session_state["page"] == 2
+    waiting.pop()()
+    app.run()
+    assert found(app) == "30 cells"
+    assert shown_cells(app) == cells[24:]

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 
 import db
 from allreview.errors import UserError
-from allreview.labels import current_label, in_force, standing
+from allreview.labels import in_force, wrongly_kept
 from allreview.review import annotations, reverting, sittings, worklists
 from allreview.review.events import StaleSelection, StaleView, last_event_id, last_event_ids
 from db.tables import Annotation, Base, Cell
@@ -31,18 +31,18 @@ labels = st.sampled_from(LABELS)
 choices = st.integers(0, 10_000)
 
 
-def replayed(events: list[Annotation]) -> tuple[set[int], str | None]:
-    """What stands of one cell's events in their order, and what they say: written apart from the query."""
-    stands: dict[int, tuple[bool, str]] = {}
+def replayed(events: list[Annotation]) -> tuple[set[int], Annotation | None]:
+    """What stands of one cell's events in their order, and which of them speaks: written apart from the query."""
+    stands: dict[int, tuple[bool, Annotation]] = {}
     first: dict[int, Annotation] = {}
     for event in events:
         if event.kind in ("undo", "revert"):
             del stands[event.undoes_id]
             continue
         first[event.id] = first[event.redoes_id] if event.kind == "redo" else event
-        stands[event.id] = (first[event.id].kind == "adjudication", event.label)
-    outranking = [label for outranks, label in stands.values() if outranks]
-    plain = [label for _, label in stands.values()]
+        stands[event.id] = (first[event.id].kind == "adjudication", event)
+    outranking = [event for outranks, event in stands.values() if outranks]
+    plain = [event for _, event in stands.values()]
     return set(stands), (outranking or plain or [None])[-1]
 
 
@@ -204,21 +204,22 @@ class Log(RuleBasedStateMachine):
             log = session.scalars(
                 sa.select(Annotation).order_by(Annotation.cell_id, Annotation.sequence)
             ).all()
-            now = standing()
-            query = sa.select(Cell.id, Cell.source_label, current_label(now))
-            said = session.execute(query.outerjoin(now, now.c.cell_id == Cell.id)).all()
+            kept = sa.select(Cell.id, Cell.source_label, Cell.current_label, Cell.standing_id)
+            said = session.execute(kept).all()
+            assert wrongly_kept(session) == []
             stand = set(session.scalars(sa.select(Annotation.id).where(in_force())))
         assert len(log) == self.events
         by_cell = {cell: list(events) for cell, events in itertools.groupby(log, lambda event: event.cell_id)}
         expected_stand: set[int] = set()
-        for cell, source, current in said:
+        for cell, source, current, standing_id in said:
             events = by_cell.get(cell, [])
             assert [event.sequence for event in events] == list(range(1, len(events) + 1))
             before = [None, *(event.id for event in events)]
             assert all(event.supersedes_id == last for event, last in zip(events, before, strict=False))
-            here, label = replayed(events)
+            here, speaks = replayed(events)
             expected_stand |= here
-            assert current == (label or source)
+            assert standing_id == (speaks.id if speaks else None)
+            assert current == (speaks.label if speaks else source)
         assert stand == expected_stand
 
 

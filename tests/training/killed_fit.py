@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+from allreview.training import callbacks
 from allreview.training.epochs import EpochRow
 from allreview.training.fitting import fit_head
 from tests.training.test_fitting import RECIPE, Hooks, vectors
@@ -18,4 +19,5 @@ class Killed(Hooks):
 
 
 if __name__ == "__main__":
+    callbacks.SECONDS_BETWEEN_BACKUPS = 0
     fit_head(RECIPE, *vectors(), 2, Path(sys.argv[1]), Killed())

@@ -9,10 +9,16 @@ import tensorflow as tf
 
 from allreview.recipe import make_recipe
 from allreview.training.checkpoints import kept_epoch
+from allreview.training import callbacks
 from allreview.training.compiling import rate_at
 from allreview.training.epochs import StopRequested
 from allreview.training.fitting import fit_head
 from tests.training.test_fitting import RECIPE, STEPS, Hooks, vectors
+
+
+@pytest.fixture(autouse=True)
+def every_epoch_backed_up(monkeypatch):
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_BACKUPS", 0)
 
 
 def fit(folder: Path, hooks: Hooks | None = None, *, labels: np.ndarray | None = None, **settings):
