@@ -71,7 +71,9 @@ QUESTIONS = [
     Question(
         "wrong, of one class, by subject", Filters(run_id=1, verdict="wrong", labels=("hem",)), Sort.SUBJECT
     ),
-    Question("rare class, least certain first", Filters(run_id=1, labels=("neutrophil",)), Sort.LEAST_CONFIDENT),
+    Question(
+        "rare class, least certain first", Filters(run_id=1, labels=("neutrophil",)), Sort.LEAST_CONFIDENT
+    ),
     Question("label changed, last labelled first", Filters(relabelled="changed"), Sort.LAST_LABELLED),
 ]
 

@@ -64,13 +64,14 @@ def build(engine: sa.Engine, cells: int) -> None:
             "subject_id % 20 < 14 then 'train' when subject_id % 20 < 17 then 'validation' else 'test' end from cells "
             "order by id"
         )
+        sure = _share(4)
         json = '\'{"all": 0.5, "hem": 0.5}\''
         json = json if engine.dialect.name == "sqlite" else f"cast({json} as jsonb)"
         run(
             "insert into predictions (run_id, cell_id, label, probability, probabilities) "
             f"select 1, i, said, p, {json} from (select i, case when {_share(3)} < 0.95 then "
             f"source_label when source_label = 'all' then 'hem' else 'all' end as said, "
-            f"case when {_share(3)} < 0.95 then 1 - 0.6 * {_share(4)} * {_share(4)} * {_share(4)} else 0.4 + 0.6 * {_share(4)} end as p "
+            f"case when {_share(3)} < 0.95 then 1 - 0.6 * {sure} * {sure} * {sure} else 0.4 + 0.6 * {sure} end as p "
             "from numbers join cells on cells.id = i) said_of_each order by i"
         )
         run(

@@ -269,14 +269,14 @@ class Walk:
         if wanted.parts:
             where.append(part.in_(wanted.parts))
         if not wanted.test_predictions:
-            where.append(sa.func.coalesce(part, "") != "test")
+            where.append(~self._in_test(Prediction.cell_id))
         value = self._unindexed(Prediction.probability, 0)
         seen = _Stretch(source, tuple(where), Prediction.cell_id, value, descending=descending)
         if self._needs_prediction:
             return [seen]
         unseen = self._said(Prediction.probability).is_(None)
         if not wanted.test_predictions:
-            unseen = sa.or_(self._part() == "test", unseen)
+            unseen = sa.or_(self._in_test(), unseen)
         return [seen, self._by_id(*self._plain(), unseen)]
 
     @property
@@ -325,7 +325,16 @@ class Walk:
         return found + self._may_be_seen()
 
     def _may_be_seen(self) -> list[Condition]:
-        return [] if self._filters.test_predictions else [sa.func.coalesce(self._part(), "") != "test"]
+        return [] if self._filters.test_predictions else [~self._in_test()]
+
+    def _in_test(self, cell: Any = Cell.id) -> Condition:
+        # Not by `_part`: here one index that holds the test cells alone says it.
+        here = (
+            SnapshotCell.snapshot_id == self._snapshot,
+            SnapshotCell.part == "test",
+            SnapshotCell.cell_id == cell,
+        )
+        return sa.exists().where(*here).correlate(Cell, Prediction)
 
     def _right_or_wrong(self, predicted: Any) -> list[Condition]:
         if self._filters.verdict == "any":

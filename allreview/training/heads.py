@@ -32,8 +32,8 @@ class HeadModel(keras.Model):
         features, targets, weights = data
         with tf.GradientTape() as tape:
             said = self(features, training=True)
-            loss = self.compute_loss(x=features, y=targets, y_pred=said, sample_weight=weights)
-        gradients = tape.gradient(loss, self.trainable_variables)
+            loss: Any = self.compute_loss(x=features, y=targets, y_pred=said, sample_weight=weights)
+        gradients = tape.gradient(loss, self.trainable_variables)  # type: ignore[arg-type] - a tensor
         self._learn(gradients, loss, targets, said, weights)
 
     @tf.function(jit_compile=True, autograph=False)

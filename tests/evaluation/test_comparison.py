@@ -10,8 +10,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 import db
 from allreview.errors import UserError
-from allreview.labels import keep_standing
 from allreview.evaluation.comparison import LabelChanges, compare_runs, labels_changed
+from allreview.labels import keep_standing
 from db.tables import (
     Annotation,
     Cell,

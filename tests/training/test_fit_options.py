@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from allreview.recipe import make_recipe
-from allreview.training.checkpoints import kept_epoch
 from allreview.training import callbacks
+from allreview.training.checkpoints import kept_epoch
 from allreview.training.compiling import rate_at
 from allreview.training.epochs import StopRequested
 from allreview.training.fitting import fit_head
