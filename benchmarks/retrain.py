@@ -4,9 +4,9 @@
                                  [--pictures FOLDER] [--plain-epochs N] [--json]
 
 A worker trains a run on drawn cells (or the pictures of a folder), then labels of training cells are made wrong, and
-put right again, with a retrain after each: `seconds` of both, from asking for the run until it is finished, which is when
-predictions, calibrated figures with intervals, out-of-fold probabilities and the queue are there. The worker is warm
-and the features of the cells are known, as after any first run.
+put right again, with a retrain after each: `seconds` of both, from asking for the run until it is finished, which is
+when predictions, calibrated figures with intervals, out-of-fold probabilities and the queue are there. The worker is
+warm and the features of the cells are known, as after any first run.
 
 The plain way is a Keras script on the same cells, labels and split: the frozen backbone with the same head, fitted for
 as many epochs from `keras.utils.image_dataset_from_directory`, its best epoch kept; then it predicts all cells. That
