@@ -176,8 +176,9 @@ def test_eight_classes_go_once_around(
 ) -> None:
     """480 blood cells of 8 classes, JPEG, no subjects: imported, trained, reviewed, retrained."""
     from allreview.cells.importing import import_cells
-    from allreview.review import sittings
+    from allreview.review import sittings, worklists
     from allreview.review.annotations import reviewer_named
+    from allreview.review.queues import queue_of
 
     monkeypatch.setenv("ALLREVIEW_WEIGHTS", str(weights))
     engine, settings = sqlite_engine, current_settings()
@@ -192,9 +193,18 @@ def test_eight_classes_go_once_around(
         assert len(test["per_class"]) == 8
         assert test["accuracy"] > 0.4  # chance is one in eight
         ann = reviewer_named(engine, "Ann")
-        sitting = sittings.start(engine, reviewer_id=ann, run_id=run_id)
         with db.reading(engine) as session:
-            cell = sittings.upcoming(session, sitting, 1)[0]
+            entries = queue_of(session, run_id, parts=("train", "validation"), limit=5)
+        worklist = worklists.create(
+            engine,
+            dataset_id=report.dataset_id,
+            name="Mistakes",
+            strategy="misclassified",
+            entries=entries,
+            run_id=run_id,
+        )
+        sitting = sittings.start(engine, worklist_id=worklist, reviewer_id=ann)
+        cell = sittings.upcoming(engine, sitting)[0]
         assert cell.predicted is not None
         decide(
             engine,
