@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+import db
 from allreview.review import rankings
 from allreview.settings import current_settings
 from allreview.store import open_store
-from allreview.training import ranking, worker
+from allreview.training import failures, jobs, keeping, ranking, worker
 from allreview.training.epochs import StopRequested
 from allreview.training.pipeline import features_of, load
 from allreview.training.progress import RunProgress
+from allreview.training.runs import RunRow, get_run
 from allreview.training.snapshots import SnapshotLine
 from tests.conftest import Trained
 
@@ -228,3 +230,67 @@ def test_a_run_is_as_good_without_its_rankings(trained: Trained, monkeypatch: py
     monkeypatch.setattr(ranking, "rank", stopped)
     with pytest.raises(StopRequested):
         worker.rank_step(trained.run)
+
+
+def test_a_finished_run_is_complete_once_its_folder_is(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = current_settings()
+    engine = open_store(home)
+    card = home.run_folder(trained.run) / "model-card.md"
+    card.unlink()
+
+    def run() -> RunRow:
+        with db.reading(engine) as session:
+            return get_run(session, trained.run)
+
+    worker.conclude(trained.run, "finished", None)
+    assert (run().state, run().unfinished, run().complete) == ("finished", False, False)
+    started: list[object] = []
+    monkeypatch.setattr(jobs, "ensure_worker", lambda settings: not started.append(settings))
+    assert jobs.resume_unfinished(engine, home)  # one that was killed now is replaced
+    assert worker.begin(trained.run) == "over"  # and a worker that is handed the run anew only completes it
+    worker.keep_step(trained.run)
+    assert card.is_file()
+    assert (run().complete, run().message) == (True, None)
+    assert not jobs.resume_unfinished(engine, home)
+    assert len(started) == 1
+
+
+def test_a_folder_that_cannot_be_written_does_not_undo_the_run(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    worker.conclude(trained.run, "finished", None)
+    monkeypatch.setattr(keeping, "keep", full)
+    worker.keep_step(trained.run)
+    with db.reading(open_store(current_settings())) as session:
+        run = get_run(session, trained.run)
+    assert (run.state, run.complete) == ("finished", True)
+    assert run.message == f"Its files are not complete. {failures.DISK_FULL}"
+
+
+def test_folds_at_the_same_time_give_what_folds_one_after_another_give() -> None:
+    cells = cells_of({f"group {number}": (CLASSES[number % 2], 12) for number in range(7)})
+    table = features(cells)
+    groups, labels = np.array([found.group for found in cells]), np.array([found.label for found in cells])
+    folds = ranking._folds(groups, labels)
+    assert folds is not None
+    expected = np.zeros((len(cells), 2))
+    for fold in np.unique(folds):
+        fitted = folds != fold
+        model = ranking._classifier(int(fitted.sum())).fit(table[fitted], labels[fitted])
+        expected[~fitted] = model.predict_proba(table[~fitted])
+    assert judged(table, cells) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_stop_between_folds_is_heard() -> None:
+    class Stopping(Unwatched):
+        def check(self) -> None:
+            raise StopRequested
+
+    cells = cells_of({f"group {number}": (CLASSES[number % 2], 3) for number in range(7)})
+    with pytest.raises(StopRequested):
+        ranking.out_of_fold(features(cells), cells, CLASSES, Stopping())
