@@ -18,6 +18,10 @@ BACKBONE_NAMES: tuple[BackboneName, ...] = get_args(BackboneName)
 Fraction = Annotated[float, Field(gt=0, lt=0.8)]
 Strength = Annotated[float, Field(ge=0, le=0.9)]
 
+LATER_SETTINGS = ("quarter_turns", "test_time_augmentation")
+"""Settings that recipes of before did not have. While they have their default they are no part of what tells a recipe
+from others, so that those recipes are still the same."""
+
 
 class Recipe(BaseModel):
     """How to train one model. Two runs of one recipe on one snapshot on one machine give the same numbers."""
@@ -103,6 +107,11 @@ class Recipe(BaseModel):
     )
     flip: bool = Field(default=True, description="Mirror training cells left to right at random.")
     flip_vertical: bool = Field(default=False, description="Mirror training cells top to bottom at random.")
+    quarter_turns: bool = Field(
+        default=False,
+        description="Turn training cells by a quarter, half or three quarters at random; with mirroring, all eight "
+        "ways a square can lie.",
+    )
     rotation: float = Field(
         default=0, ge=0, le=180, description="Rotate training cells by up to so many degrees either way."
     )
@@ -130,6 +139,12 @@ class Recipe(BaseModel):
         ge=1,
         le=32,
         description="In features mode, how many augmented versions of each training cell are computed.",
+    )
+    # What is said of a cell
+    test_time_augmentation: Literal["none", "flip", "symmetries"] = Field(
+        default="none",
+        description="Predictions are of the cell as it is, the mean over it and its mirror image, or the mean over "
+        "all eight ways a square can lie.",
     )
     # The split
     split: Literal["leak_group", "dataset_folds", "image"] = Field(
@@ -217,8 +232,9 @@ class Recipe(BaseModel):
 
     @property
     def augments_pixels(self) -> bool:
-        """Whether training cells are changed by more than mirroring left to right."""
-        return self.flip_vertical or any((self.rotation, self.translation, self.stain, self.brightness))
+        """Whether training cells are changed by more than mirroring left to right and quarter turns."""
+        upside_down = self.flip_vertical and not self.quarter_turns  # with them, it is a mirrored cell that is turned
+        return upside_down or any((self.rotation, self.translation, self.stain, self.brightness))
 
     @property
     def shares_patients(self) -> bool:
@@ -226,9 +242,16 @@ class Recipe(BaseModel):
         return self.split == "image"
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that tell the recipe from others."""
+        fields = Recipe.model_fields
+        same = {name for name in LATER_SETTINGS if getattr(self, name) == fields[name].default}
+        return self.model_dump(exclude=same)
+
+    @property
     def hash(self) -> str:
-        """SHA-256 of the recipe as canonical JSON."""
-        body = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of what tells the recipe from others, as canonical JSON."""
+        body = json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(body.encode()).hexdigest()
 
 

@@ -22,11 +22,19 @@ def recipes(draw: st.DrawFn) -> Recipe:
         values["partner"] = None
     scratch = "alexnet" in values.values() or draw(st.booleans())
     values |= {"weights": "none" if scratch else "imagenet", "mode": "finetune" if scratch else "features"}
-    for name in ("combine", "optimizer", "schedule", "best_by", "imbalance", "split"):
+    for name in (
+        "combine",
+        "optimizer",
+        "schedule",
+        "best_by",
+        "imbalance",
+        "split",
+        "test_time_augmentation",
+    ):
         values[name] = draw(st.sampled_from(get_args(Recipe.model_fields[name].annotation)))
     for name in ("dropout", "kernel_l2", "learning_rate", "label_smoothing", "validation_fraction", "stain"):
         values[name] = draw(NUMBERS)
-    for name in ("flip", "flip_vertical"):
+    for name in ("flip", "flip_vertical", "quarter_turns"):
         values[name] = draw(st.booleans())
     for name in ("crop", "patience"):
         values[name] = draw(st.none() | st.integers(32, 500))
@@ -43,6 +51,17 @@ def test_a_recipe_is_the_same_after_yaml_and_json(recipe: Recipe) -> None:
         again = from_text(text)
         assert again == recipe
         assert again.hash == recipe.hash
+
+
+def test_recipes_from_before_a_setting_was_there_are_still_the_same():
+    """The hashes were stored when a recipe knew neither quarter turns nor a mean over views."""
+    standard = "8501f4452ff7c01fc40db098e4983b4b238f42d89635bc1c63a15988d8dadd9f"
+    assert Recipe().hash == make_recipe({"quarter_turns": "no"}).hash == standard
+    assert make_recipe(named_settings("paper")).hash == (
+        "b3d9d02a62a861a2fc7c96f3506918bad9ed3d740f4691f10f31115bda696322"
+    )
+    others = {Recipe(quarter_turns=True).hash, Recipe(test_time_augmentation="flip").hash, standard}
+    assert len(others | {Recipe(test_time_augmentation="symmetries").hash}) == 4
 
 
 @given(recipes())

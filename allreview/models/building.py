@@ -17,6 +17,7 @@ import numpy as np
 
 from allreview.models.backbones import backbone_named, unchanged
 from allreview.models.grafting import graft, prepared, raw_pixels
+from allreview.models.symmetries import MeanOfSymmetries
 from allreview.recipe import BackboneName, Recipe
 
 NORMALIZATION_MOMENTUM = 0.99
@@ -113,16 +114,21 @@ def features_network(model: keras.Model) -> keras.Model:
 def temper(model: keras.Model, temperature: float) -> keras.Model:
     """Divide the logits by `temperature` for good, by dividing the last layer's kernel and bias.
 
+    Where the model gives a mean over symmetries, the mean's logarithm is divided: its own layer does that.
+
     Temperature scaling (Guo et al., On Calibration of Modern Neural Networks, ICML 2017): the most probable
     class stays, its probability changes. The model itself is changed, and returned. Tempering is not repeated
     by itself: a model tempered by 2 twice is tempered by 4.
     """
     if not (np.isfinite(temperature) and temperature > 0):
         raise ValueError(f"a temperature is above 0 and finite, not {temperature}")
-    output: Any = model.get_layer(HEAD_LAYERS[-1])
-    if not isinstance(output, keras.layers.Dense):
+    ending: Any = model.output
+    output = ending._keras_history.operation
+    if isinstance(output, MeanOfSymmetries):
+        output.temperature *= temperature
+    elif not isinstance(output, keras.layers.Dense):
         raise TypeError("only a model with one softmax layer has a temperature")
-    if temperature != 1:
+    elif temperature != 1:
         output.set_weights([weight / np.float32(temperature) for weight in output.get_weights()])
     return model
 

@@ -70,29 +70,41 @@ def prepared(pixels: Any, backbone: BackboneName) -> Any:
     return Preparation(scheme, name=f"{backbone}_preparation")(pixels)
 
 
-def graft(network: keras.Model, tensor: Any, prefix: str) -> Any:
+def graft(
+    network: keras.Model,
+    tensor: Any,
+    prefix: str | None = None,
+    *,
+    without: tuple[type[keras.layers.Layer], ...] = (),
+) -> Any:
     """What `network` gives for `tensor`, computed by copies of its layers with copies of its weights.
 
-    `network` is flat, with one input and one output. The copies are named `<prefix>_<name>`, and train where
-    the originals do; the originals are left as they are.
+    `network` is flat, with one input and one output. The copies are named `<prefix>_<name>`, or as the originals are,
+    and train where the originals do; the originals are left as they are. Layers of the kinds in `without` are passed
+    by.
     """
     originals: dict[str, keras.Layer] = {}
     outputs: dict[str, Any] = {}
 
+    def named(name: str) -> str:
+        return name if prefix is None else f"{prefix}_{name}"
+
     def copy(layer: Any) -> Any:
-        name = f"{prefix}_{layer.name}"
+        name = named(layer.name)
         originals[name] = layer
         return type(layer).from_config({**layer.get_config(), "name": name})
 
-    def call(layer: Any, *arguments: Any, **named: Any) -> Any:
-        outputs[layer.name] = layer(*arguments, **named)
+    def call(layer: Any, *arguments: Any, **options: Any) -> Any:
+        outputs[layer.name] = arguments[0] if isinstance(layer, without) else layer(*arguments, **options)
         return outputs[layer.name]
 
     keras.models.clone_model(network, input_tensors=tensor, clone_function=copy, call_function=call)
     for name, original in originals.items():
+        if isinstance(original, without):
+            continue
         copied: Any = outputs[name]._keras_history.operation
         _copy_weights(original, copied)
-    return outputs[f"{prefix}_{network.output_names[0]}"]
+    return outputs[named(network.output_names[0])]
 
 
 def _copy_weights(source: keras.Layer, target: keras.Layer) -> None:

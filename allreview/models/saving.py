@@ -23,6 +23,7 @@ from allreview.cells.decoding import cell_pixels
 from allreview.errors import UserError
 from allreview.models.building import preprocess_of, preprocessing_of
 from allreview.models.pretrained import file_hash
+from allreview.models.symmetries import of_one_way, ways_of
 from allreview.recipe import Recipe, make_recipe
 
 MODEL_FILE = "model.keras"
@@ -58,10 +59,16 @@ class TrainedModel:
     def probabilities(self, pixels: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """The probability of each class, float32 [n, classes], for pixels uint8 [n, size, size, 3]."""
         found = np.empty((len(pixels), len(self.classes)), dtype=np.float32)
-        for start in range(0, len(pixels), batch_size):
-            batch = slice(start, start + batch_size)
+        together = max(1, batch_size // ways_of(self.model))
+        for start in range(0, len(pixels), together):
+            batch = slice(start, start + together)
             found[batch] = self._forward(tf.constant(self.inputs(pixels[batch]))).numpy()
         return found
+
+    @cached_property
+    def of_one_way(self) -> keras.Model:
+        """What the network says of a cell as it lies, where its answer is a mean over symmetries."""
+        return of_one_way(self.model)
 
     @cached_property
     def _forward(self) -> Any:

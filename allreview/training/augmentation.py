@@ -18,7 +18,7 @@ from allreview.recipe import Recipe
 VERSION = 1
 """Raise it when the same recipe and generator give other pixels than before: stored features depend on it."""
 
-SETTINGS = ("flip", "flip_vertical", "rotation", "translation", "stain", "brightness")
+SETTINGS = ("flip", "flip_vertical", "quarter_turns", "rotation", "translation", "stain", "brightness")
 """The recipe's settings that `augmented` reads, and nothing else does."""
 
 Pixels = NDArray[np.uint8]
@@ -28,18 +28,21 @@ Floats = NDArray[np.float32]
 def augmented(pixels: Pixels, recipe: Recipe, random: np.random.Generator) -> Pixels:
     """A changed version of a cell, uint8 [size, size, 3] as the cell itself, which is left alone.
 
-    Mirrored with a chance of one half in each direction the recipe allows; turned by up to `rotation` degrees
-    and shifted by up to `translation` of the side, in one resampling, black where the picture has ended; the
-    optical density of each colour scaled by exp(±`stain`); the brightness scaled by 1 ± `brightness`.
+    Mirrored with a chance of one half in each direction the recipe allows, and turned by any number of quarters where
+    it does; turned by up to `rotation` degrees and shifted by up to `translation` of the side, in one resampling, black
+    where the picture has ended; the optical density of each colour scaled by exp(±`stain`); the brightness scaled by
+    1 ± `brightness`.
 
     Every setting has random numbers of its own, whether it is on or not: switching one on leaves the others'
     changes as they were.
     """
-    mirrored, upturned, angle, right, down, red, green, blue, light = random.uniform(-1, 1, size=9)
+    mirrored, upturned, angle, right, down, red, green, blue, light, quarter = random.uniform(-1, 1, size=10)
     if recipe.flip and mirrored > 0:
         pixels = pixels[:, ::-1]
     if recipe.flip_vertical and upturned > 0:
         pixels = pixels[::-1]
+    if recipe.quarter_turns:
+        pixels = np.rot90(pixels, int(2 * (quarter + 1)))
     if recipe.rotation or recipe.translation:
         shift = recipe.translation * len(pixels)
         pixels = _moved(pixels, angle * recipe.rotation, right * shift, down * shift)

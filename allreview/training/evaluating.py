@@ -8,12 +8,12 @@ import sqlalchemy as sa
 
 import db
 from allreview.cells.decoding import read_rgb
+from allreview.evaluation.calibration import tempered
 from allreview.evaluation.summaries import run_metrics
-from allreview.models.building import temper
 from allreview.models.saving import TrainedModel, load_model
 from allreview.settings import Settings
-from allreview.training import averaging, fitting
-from allreview.training.pipeline import features_of, load
+from allreview.training import averaging
+from allreview.training.pipeline import by_features, load
 from allreview.training.progress import RunProgress
 from allreview.training.runs import RunRow
 from allreview.training.snapshots import SnapshotLine
@@ -43,19 +43,11 @@ def _probabilities(
     if run.members:
         return averaging.probabilities(engine, run.id, [cell.cell_id for cell in cells])
     if run.recipe.mode == "features":
-        return _by_features(settings, run, features_of(run.recipe, cells, settings, progress))
+        assert run.temperature is not None
+        return tempered(by_features(run, cells, settings, progress)[1], run.temperature)
     model = load_model(settings.run_folder(run.id))
     assert model.classes == run.classes
     return _predict(model, cells, settings, progress)
-
-
-def _by_features(settings: Settings, run: RunRow, features: np.ndarray) -> np.ndarray:
-    """What the run's saved model says of the cells' images, by its head alone: no backbone is loaded for it."""
-    folder = settings.run_folder(run.id)
-    head = fitting.best_head(run.recipe, features.shape[1], len(run.classes), folder)
-    assert head is not None
-    assert run.temperature is not None
-    return fitting.head_probabilities(temper(head, run.temperature), features)
 
 
 def _predict(

@@ -1,6 +1,7 @@
 """Heat maps: for the head of a finished run's queue, and for cells somebody is waiting for.
 
-A run's maps lie in its folder and are never another run's: a retrain makes its own, with its own weights.
+A run's maps lie in its folder and are never another run's: a retrain makes its own, with its own weights. A map is of
+the cell as it lies, also where the prediction is a mean over symmetries.
 """
 
 import hashlib
@@ -84,7 +85,7 @@ def _explain(
             continue
         pixels = model.prepare([read[cell] for cell in todo])
         targets = [model.classes.index(cell.label) for cell in todo]
-        maps = saliency.heatmaps_by_method(model.model, model.inputs(pixels), targets, methods)
+        maps = saliency.heatmaps_by_method(model.of_one_way, model.inputs(pixels), targets, methods)
         for method in methods:
             saving.append(_threads.submit(_save, settings, run_id, method, todo, maps[method]))
     for saved in saving:

@@ -143,8 +143,8 @@ def best_model(
 def best_head(recipe: Recipe, n_features: int, n_classes: int, folder: Path) -> keras.Model | None:
     """The head with the weights of the best epoch in `folder`; None if no epoch was completed.
 
-    After a fit in *features* mode has ended or was stopped. With the run's temperature (`building.temper`) it says of
-    features what the run's saved model says of images.
+    After a fit in *features* mode has ended or was stopped. Its mean over the views that predictions are of, with the
+    run's temperature (`calibration.tempered`), is what the run's saved model says of images.
     """
     if kept_epoch(folder) is None:
         return None

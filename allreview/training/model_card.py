@@ -132,8 +132,10 @@ def _factors(facts: CardFacts) -> list[str]:
 
 def _metrics(facts: CardFacts) -> list[str]:
     temperature = facts.run.temperature
+    averaged = facts.run.recipe.test_time_augmentation != "none"
+    divided = "the logarithms of the means over views were" if averaged else "logits were"
     calibrated = (
-        f"Probabilities are calibrated: logits were divided by a temperature of {temperature:.3g}, fitted on "
+        f"Probabilities are calibrated: {divided} divided by a temperature of {temperature:.3g}, fitted on "
         "validation cells (Guo et al. 2017)."
         if temperature is not None and temperature != 1
         else "Its members were calibrated one by one; their mean was not calibrated again."

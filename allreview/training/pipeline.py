@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import sqlalchemy as sa
 
@@ -17,6 +18,7 @@ from allreview.labels import NOT_CLASSES
 from allreview.models import pretrained
 from allreview.models.building import temper
 from allreview.models.saving import TrainedModel, save_model
+from allreview.models.symmetries import over_symmetries
 from allreview.recipe import BackboneName, Recipe
 from allreview.settings import Settings
 from allreview.training import fitting, machine
@@ -27,21 +29,23 @@ from allreview.training.features import cache_features, cached_features
 from allreview.training.progress import RunProgress
 from allreview.training.runs import RunRow, get_run
 from allreview.training.snapshots import SnapshotLine, lines
-from allreview.training.views import ORIGINAL, CellImage, View, training_views
+from allreview.training.views import ORIGINAL, CellImage, View, prediction_views, training_views
 from db.tables import Run
 
 
 def compute_features(engine: sa.Engine, settings: Settings, run_id: int) -> None:
-    """Compute what the cache lacks: each cell as it is, and training cells in all views of the recipe."""
+    """Compute what the cache lacks: each cell in the views that predictions are of, and training cells in all views
+    they are trained on."""
     run, cells = load(engine, run_id)
     if run.recipe.mode != "features":
         return
     progress = RunProgress(engine, run_id)
     progress.stage("features")
-    views = [view for view in training_views(run.recipe) if view != ORIGINAL]
-    training = cell_images(fitted(cells, "train"))
+    of_all = prediction_views(run.recipe)
+    views = [view for view in training_views(run.recipe) if view not in of_all]
+    everyone, training = cell_images(cells), cell_images(fitted(cells, "train"))
     cache_features(
-        [(cell_images(cells), ORIGINAL), *((training, view) for view in views)],
+        [*((everyone, view) for view in of_all), *((training, view) for view in views)],
         run.recipe,
         weights_of(run.recipe, settings),
         settings,
@@ -178,6 +182,21 @@ def features_of(
     )
 
 
+def by_features(
+    run: RunRow, cells: list[SnapshotLine], settings: Settings, progress: RunProgress
+) -> tuple[keras.Model, np.ndarray]:
+    """The head with the weights of its best epoch, and what it says of the cells before it is calibrated, float32
+    [n, classes]: the mean over the recipe's views. No backbone is loaded for it."""
+    n_features = features_of(run.recipe, cells[:1], settings, progress).shape[1]
+    head = fitting.best_head(run.recipe, n_features, len(run.classes), settings.run_folder(run.id))
+    assert head is not None
+    said = [
+        fitting.head_probabilities(head, features_of(run.recipe, cells, settings, progress, view=view))
+        for view in prediction_views(run.recipe)
+    ]
+    return head, np.mean(said, axis=0)
+
+
 def _save_best(
     engine: sa.Engine, run: RunRow, validation: list[SnapshotLine], settings: Settings, progress: RunProgress
 ) -> None:
@@ -190,15 +209,14 @@ def _save_best(
     if kept is None:
         return
     weights = weights_of(run.recipe, settings)
+    ways = [view.way for view in prediction_views(run.recipe)]
     if run.recipe.mode == "features":
-        features = features_of(run.recipe, validation, settings, progress)
-        head = fitting.best_head(run.recipe, features.shape[1], len(run.classes), folder)
-        assert head is not None
-        probabilities = fitting.head_probabilities(head, features)
-        model = fitting.with_backbones(head, run.recipe, weights)
+        head, probabilities = by_features(run, validation, settings, progress)
+        model = over_symmetries(fitting.with_backbones(head, run.recipe, weights), ways)
     else:
-        model = fitting.best_model(run.recipe, run.classes, weights, folder)
-        assert model is not None
+        best = fitting.best_model(run.recipe, run.classes, weights, folder)
+        assert best is not None
+        model = over_symmetries(best, ways)
         trained = TrainedModel(model, run.recipe, run.classes)
         probabilities = fitting.image_probabilities(trained, cell_images(validation), settings.max_pixels)
     temperature = fit_temperature(indices(validation, run.classes), probabilities)

@@ -6,7 +6,8 @@ nothing is pretrained there is none.
 
 Neighbours and map come from what the run's own network sees: the frozen features, or the features at the head of a
 network that was trained. They depend on the features and the set of cells alone, not on labels, and are kept under
-`features/neighbourhoods/`, so that a retrain on the same cells finds them there.
+`features/neighbourhoods/`, so that a retrain on the same cells finds them there. Both are of cells as they lie, also
+where a prediction is a mean over symmetries.
 """
 
 import hashlib
@@ -234,7 +235,7 @@ def _at_the_head(
 ) -> np.ndarray:
     import tensorflow as tf
 
-    network = features_network(trained.model)
+    network = features_network(trained.of_one_way)
     forward: Any = tf.function(lambda batch: network(batch, training=False), reduce_retracing=True)
     found: list[np.ndarray] = []
     started, done = time.perf_counter(), 0

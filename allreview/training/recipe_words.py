@@ -14,11 +14,17 @@ _IMBALANCE = {
     "augment": "Rare classes: their cells shown more often, in augmented versions.",
     "none": "Rare classes: nothing done.",
 }
+_AVERAGED = {
+    "none": [],
+    "flip": ["Predictions: the mean over the cell and its mirror image."],
+    "symmetries": ["Predictions: the mean over the eight ways a square can lie, mirrored or not."],
+}
 _SCHEDULES = {"constant": "", "cosine": ", falling along a cosine", "exponential": ", falling to a hundredth"}
 
 
 def in_words(recipe: Recipe) -> list[str]:
-    """The recipe's network, head, fit, classes, augmentation and split, in that order."""
+    """The recipe's network, head, fit, classes, augmentation, split, and what a prediction is the mean of, in that
+    order."""
     return [
         _network(recipe),
         f"Head: global max pooling, batch normalisation, {recipe.dense_units} ReLU units (L2 {recipe.kernel_l2:g} on "
@@ -28,6 +34,7 @@ def in_words(recipe: Recipe) -> list[str]:
         _IMBALANCE[recipe.imbalance],
         f"Augmentation: {', '.join(_augmentation(recipe)) or 'none'}.",
         f"Test cells: {split_in_words(recipe)}; seed {recipe.seed}.",
+        *_AVERAGED[recipe.test_time_augmentation],
     ]
 
 
@@ -69,6 +76,7 @@ def _augmentation(recipe: Recipe) -> list[str]:
     done = {
         "mirrored left to right": recipe.flip,
         "mirrored top to bottom": recipe.flip_vertical,
+        "turned by quarters": recipe.quarter_turns,
         f"rotated by up to {recipe.rotation:g}°": recipe.rotation,
         f"shifted by up to {recipe.translation:.0%}": recipe.translation,
         f"stain varied by {recipe.stain:g}": recipe.stain,

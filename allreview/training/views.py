@@ -30,6 +30,11 @@ class View:
     kind: Literal["original", "flipped", "turned", "drawn"]
     number: int = 0
 
+    @property
+    def way(self) -> tuple[bool, int]:
+        """How the cell lies, if it is not drawn: mirrored or not, and then so many quarter turns to the left."""
+        return self.kind == "flipped", self.number
+
     def of(self, pixels: np.ndarray, cell: CellImage, recipe: Recipe) -> np.ndarray:
         """The cell's pixels uint8 [size, size, 3] in this view."""
         if self.kind == "drawn":
@@ -42,7 +47,7 @@ class View:
         """What the features in this view depend on besides the cell."""
         if self.kind != "drawn":
             return f"{self.kind}, turned by {90 * self.number}" if self.number else self.kind
-        settings = {name: getattr(recipe, name) for name in SETTINGS}
+        settings = {name: value for name, value in recipe.identity.items() if name in SETTINGS}
         return {"drawn": self.number, "seed": recipe.seed, "version": VERSION, **settings}
 
 
@@ -57,8 +62,16 @@ them. None is resampled."""
 
 
 def training_views(recipe: Recipe) -> list[View]:
-    """The views a head is trained on: the cell itself and, when the recipe only mirrors, the mirrored cell; with
-    any other augmentation `recipe.views` drawn versions."""
+    """The views a head is trained on: the cell itself, and the ways it lies when the recipe only mirrors or turns
+    by quarters; with any other augmentation `recipe.views` drawn versions."""
     if recipe.augments_pixels:
         return [View("drawn", number) for number in range(recipe.views)]
+    if recipe.quarter_turns:
+        return list(SYMMETRIES if recipe.flip or recipe.flip_vertical else SYMMETRIES[:4])
     return [ORIGINAL, FLIPPED] if recipe.flip else [ORIGINAL]
+
+
+def prediction_views(recipe: Recipe) -> list[View]:
+    """The views a prediction is the mean over, the cell itself first."""
+    averaged = {"none": SYMMETRIES[:1], "flip": (ORIGINAL, FLIPPED), "symmetries": SYMMETRIES}
+    return list(averaged[recipe.test_time_augmentation])

@@ -6,6 +6,7 @@ import db
 from allreview.cells.naming import class_title
 from allreview.recipe import Recipe
 from allreview.training.previews import Preview, previews
+from allreview.training.views import ORIGINAL, training_views
 from allreview.ui import context
 from allreview.ui.errors import guarded
 from allreview.ui.words import inert
@@ -40,7 +41,7 @@ def _draw_again() -> None:
 def _words(recipe: Recipe) -> str:
     words = "Left: the cell as it is. Then versions of it, drawn as in training."
     if recipe.mode == "features":
-        count = recipe.views if recipe.augments_pixels else int(recipe.flip)
+        count = len([view for view in training_views(recipe) if view != ORIGINAL])
         words += f" Features are computed of the cell as it is and of {count or 'no'} further version"
         words += "s." if count > 1 else "."
     if recipe.mixup or recipe.cutmix:

@@ -181,6 +181,7 @@ IMBALANCE = RecipeField(
 AUGMENTATION = (
     RecipeField("flip", "Mirror left to right", switch),
     RecipeField("flip_vertical", "Mirror upside down", switch),
+    RecipeField("quarter_turns", "Quarter turns", switch),
     RecipeField("rotation", "Rotate (± degrees)", slide(0, 180, 5)),
     RecipeField("translation", "Shift (± share)", slide(0.0, 0.25, 0.01)),
     RecipeField("stain", "Stain", slide(0.0, 0.9, 0.05)),
@@ -189,6 +190,17 @@ AUGMENTATION = (
 )
 CUTMIX = RecipeField("cutmix", "CutMix", slide(0.0, 4.0, 0.1))
 VIEWS = RecipeField("views", "Versions of each cell", whole(1, 32))
+AVERAGING = RecipeField(
+    "test_time_augmentation",
+    "Predictions are of",
+    choice(
+        {
+            "none": "the cell as it is",
+            "flip": "it and its mirror image (mean)",
+            "symmetries": "all eight ways it can lie (mean)",
+        }
+    ),
+)
 SPLIT = (
     RecipeField("validation_fraction", "Validation share", slide(0.05, 0.4, 0.05)),
     RecipeField("test_fraction", "Test share", slide(0.05, 0.4, 0.05)),

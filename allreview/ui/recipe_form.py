@@ -209,7 +209,7 @@ def _more(values: dict[str, Any]) -> dict[str, Any]:
         with cells:
             found["imbalance"] = recipe_fields.IMBALANCE.draw()
             mixing = recipe_fields.CUTMIX if finetune else recipe_fields.VIEWS
-            found |= _drawn((*recipe_fields.AUGMENTATION, mixing))
+            found |= _drawn((*recipe_fields.AUGMENTATION, mixing, recipe_fields.AVERAGING))
             st.button("Show on real cells", key=_PREVIEW, width="stretch")
         with fit:
             end_to_end = (recipe_fields.NORMALIZATION, recipe_fields.PRECISION) if finetune else ()

@@ -68,6 +68,20 @@ def test_cells_are_mirrored_half_of_the_time():
     assert all(70 < count < 130 for count in counts.values()), counts
 
 
+def test_cells_are_turned_by_quarters_and_nothing_else_is_disturbed():
+    pixels, recipe = cell(), make_recipe({"flip": True, "quarter_turns": True})
+    ways = [np.rot90(lain, turns) for lain in (pixels, pixels[:, ::-1]) for turns in range(4)]
+    random, counts = generator(), [0] * 8
+    for _ in range(800):
+        found = augmented(pixels, recipe, random)
+        counts[next(number for number, way in enumerate(ways) if np.array_equal(found, way))] += 1
+    assert all(60 < count < 140 for count in counts), counts
+    coloured = {"flip": True, "stain": 0.3, "brightness": 0.2}
+    before = augmented(pixels, make_recipe(coloured), generator(4))
+    turned = augmented(pixels, make_recipe({**coloured, "quarter_turns": True}), generator(4))
+    assert any(np.array_equal(turned, np.rot90(before, turns)) for turns in range(1, 4))
+
+
 @pytest.mark.parametrize(
     ("settings", "number", "expected"),
     [

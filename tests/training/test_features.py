@@ -21,7 +21,15 @@ from allreview.training.augmentation import augmented
 from allreview.training.engines import Computing
 from allreview.training.epochs import StopRequested
 from allreview.training.features import cache_features, cached_features, frozen_backbone
-from allreview.training.views import FLIPPED, ORIGINAL, SYMMETRIES, CellImage, View, training_views
+from allreview.training.views import (
+    FLIPPED,
+    ORIGINAL,
+    SYMMETRIES,
+    CellImage,
+    View,
+    prediction_views,
+    training_views,
+)
 
 RECIPE = make_recipe({"image_size": 64})
 
@@ -191,7 +199,28 @@ TURNED = make_recipe({"image_size": 64, "rotation": 180, "stain": 0.2, "views": 
 def test_the_views_a_head_is_trained_on():
     assert training_views(make_recipe({"flip": False})) == [ORIGINAL]
     assert training_views(make_recipe({"flip": True})) == [ORIGINAL, FLIPPED]
+    assert training_views(make_recipe({"flip": False, "quarter_turns": True})) == list(SYMMETRIES[:4])
+    upside_down = make_recipe({"flip": False, "flip_vertical": True, "quarter_turns": True})
+    for recipe in (upside_down, make_recipe({"flip": True, "quarter_turns": True})):
+        assert training_views(recipe) == list(SYMMETRIES)
+    assert training_views(TURNED.model_copy(update={"quarter_turns": True})) == training_views(TURNED)
     assert training_views(TURNED) == [View("drawn", 0), View("drawn", 1), View("drawn", 2)]
+
+
+def test_the_views_a_prediction_is_of():
+    of = {
+        name: prediction_views(make_recipe({"test_time_augmentation": name}))
+        for name in ("none", "flip", "symmetries")
+    }
+    assert of == {"none": [ORIGINAL], "flip": [ORIGINAL, FLIPPED], "symmetries": list(SYMMETRIES)}
+
+
+def test_what_was_drawn_before_quarter_turns_were_a_setting_is_found_again():
+    """Its settings are a key in the cache."""
+    before = {"flip", "flip_vertical", "rotation", "translation", "stain", "brightness"}
+    assert set(View("drawn", 1).key(TURNED)) == {"drawn", "seed", "version", *before}
+    quarters = TURNED.model_copy(update={"quarter_turns": True})
+    assert set(View("drawn", 1).key(quarters)) == {"drawn", "seed", "version", "quarter_turns", *before}
 
 
 def test_drawn_views_are_computed_once_and_follow_from_cell_recipe_and_number(cells, file):
