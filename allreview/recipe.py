@@ -212,8 +212,11 @@ class Recipe(BaseModel):
         """The recipes whose runs an averaged ensemble is made of; empty for all others."""
         if self.partner is None or self.combine != "average":
             return ()
-        alone = {"partner": None, "combine": "concatenate"}
-        return tuple(self.model_copy(update={**alone, "backbone": name}) for name in self.backbones)
+        return tuple(map(self.alone, self.backbones))
+
+    def alone(self, name: BackboneName) -> "Recipe":
+        """The recipe by one of its backbones only."""
+        return self.model_copy(update={"partner": None, "combine": "concatenate", "backbone": name})
 
     @property
     def augments_pixels(self) -> bool:
