@@ -42,6 +42,16 @@ def start_worker(settings: Settings) -> psutil.Process:
         return psutil.Process(subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log).pid)
 
 
+def start_two_workers(settings: Settings) -> dict[str, psutil.Process]:
+    """Two workers by the ends of their names."""
+    found = {}
+    for number in (1, 2):
+        found[f"-{number}"] = start_worker(settings)
+        while not (settings.root / "workers" / f"{number}.lock").exists():
+            time.sleep(0.05)
+    return found
+
+
 def submit(engine: sa.Engine, settings: Settings, cells: Path) -> int:
     dataset = import_cells(engine, settings, cells, dataset="C-NMC").dataset_id
     return jobs.submit(engine, settings, dataset_id=dataset, recipe=RECIPE)
@@ -69,11 +79,7 @@ def test_what_a_killed_worker_left_is_taken_up_by_one_that_lives(
 ) -> None:
     """On SQLite and on PostgreSQL: the run finishes, with the features one worker would have computed."""
     settings = current_settings()
-    by_number = {}
-    for number in (1, 2):
-        by_number[f"-{number}"] = start_worker(settings)
-        while not (settings.root / "workers" / f"{number}.lock").exists():
-            time.sleep(0.05)
+    by_name = start_two_workers(settings)
     run_id = submit(engine, settings, cnmc_few)
     begun = wait_for_parts(settings, run_id, "PENDING", 2)
     assert len(set(begun.values())) == 2  # both are at it
@@ -81,7 +87,9 @@ def test_what_a_killed_worker_left_is_taken_up_by_one_that_lives(
         assert get_run(session, run_id).stage == "features"
     train = jobs._client(settings.url).list_workflows(workflow_ids=[f"run-{run_id}"], load_input=False)[0]
     doomed = next(name for name in begun.values() if name and name != train.executor_id)
-    killed = by_number[doomed[-2:]]
+    killed = by_name[doomed[-2:]]
+    while not writes_vectors(killed):
+        time.sleep(0.01)
     killed.kill()
     killed.wait(10)
     run = workers.wait_until_over(engine, run_id)
@@ -97,21 +105,20 @@ def test_the_run_of_a_killed_worker_goes_on_with_one_that_lives(
 ) -> None:
     """The worker that waits for the parts is killed too, and nobody starts another."""
     settings = current_settings()
-    first, second = start_worker(settings), start_worker(settings)
+    by_name = start_two_workers(settings)
     run_id = submit(sqlite_engine, settings, cnmc_few)
     wait_for_parts(settings, run_id, "PENDING", 2)
     train = jobs._client(settings.url).list_workflows(workflow_ids=[f"run-{run_id}"], load_input=False)[0]
-    number = (train.executor_id or "")[-1]
-    holder = next(
-        worker for worker in (first, second) if holds(worker, settings.root / "workers" / f"{number}.lock")
-    )
+    holder = by_name[(train.executor_id or "")[-2:]]
     holder.kill()
     holder.wait(10)
     assert workers.wait_until_over(sqlite_engine, run_id).state == "finished"
 
 
-def holds(worker: psutil.Process, path: Path) -> bool:
-    return any(Path(file.path) == path for file in worker.open_files())
+def writes_vectors(worker: psutil.Process) -> bool:
+    """Whether the worker is in the middle of a shard, some of which is on disk."""
+    files = [Path(file.path) for file in worker.open_files() if file.path.endswith(".vectors")]
+    return any(file.stat().st_size for file in files)
 
 
 def assert_same_features(engine: sa.Engine, settings: Settings, run_id: int, tmp_path: Path) -> None:
@@ -131,6 +138,7 @@ def assert_same_features(engine: sa.Engine, settings: Settings, run_id: int, tmp
     )
 
 
+@pytest.mark.slow
 def test_stop_and_failure_reach_a_run_whose_work_is_shared(
     sqlite_engine: sa.Engine, cnmc_few: Path, tmp_path: Path
 ) -> None:
