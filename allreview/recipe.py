@@ -227,13 +227,18 @@ class Recipe(BaseModel):
         """The recipes whose runs an averaged ensemble is made of; empty for all others."""
         if self.partner is None or self.combine != "average":
             return ()
-        alone = {"partner": None, "combine": "concatenate"}
-        return tuple(self.model_copy(update={**alone, "backbone": name}) for name in self.backbones)
+        return tuple(map(self.alone, self.backbones))
+
+    def alone(self, name: BackboneName) -> "Recipe":
+        """The recipe by one of its backbones only."""
+        return self.model_copy(update={"partner": None, "combine": "concatenate", "backbone": name})
 
     @property
     def augments_pixels(self) -> bool:
         """Whether training cells are changed by more than mirroring left to right and quarter turns."""
-        upside_down = self.flip_vertical and not self.quarter_turns  # with them, it is a mirrored cell that is turned
+        upside_down = (
+            self.flip_vertical and not self.quarter_turns
+        )  # with them, it is a mirrored cell that is turned
         return upside_down or any((self.rotation, self.translation, self.stain, self.brightness))
 
     @property

@@ -32,6 +32,11 @@ class Settings(BaseSettings):
         description="What computes the features of frozen backbones: OpenVINO where it is installed and there is "
         "no GPU, else TensorFlow; or the one that is named.",
     )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="So many threads a worker computes with; unset means as many as it may use cores.",
+    )
     worker_idle_minutes: float = Field(
         default=15.0, description="A worker the app started leaves after this long without work."
     )

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("retrain", "features", "saliency", "importing", "browse", "review_latency")
-WITH_PICTURES = frozenset({"retrain", "features", "saliency", "importing", "review_latency"})
+NAMES = ("retrain", "features", "saliency", "importing", "browse", "review_latency", "scale_out")
+WITH_PICTURES = frozenset({"retrain", "features", "saliency", "importing", "review_latency", "scale_out"})
 BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
 
 

@@ -22,7 +22,7 @@ from allreview.labels import wrongly_kept
 from allreview.models.pretrained import file_hash
 from allreview.settings import Settings
 from allreview.store import open_store
-from allreview.training.slots import somebody_works
+from allreview.training.slots import living
 from db.tables import (
     Annotation,
     Cell,
@@ -183,7 +183,7 @@ def _workers(engine: sa.Engine, settings: Settings, findings: Findings) -> None:
     with db.reading(engine) as session:
         query = sa.select(Run.id, Run.state).where(Run.state.in_(("queued", "running"))).order_by(Run.id)
         unfinished = list(session.execute(query))
-    if not unfinished or somebody_works(settings):
+    if not unfinished or living(settings):
         return
     # With PostgreSQL the worker may live on another machine, whose lock cannot be seen from here.
     report = findings.problem if engine.dialect.name == "sqlite" else findings.warn

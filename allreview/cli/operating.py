@@ -16,10 +16,21 @@ def worker(
             help="Leave after ALLREVIEW_WORKER_IDLE_MINUTES without work, or at once if a worker is there.",
         ),
     ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            help="Compute with so many threads, as ALLREVIEW_THREADS says; all cores otherwise.",
+        ),
+    ] = None,
 ) -> int:
     """Work on what is enqueued, until Ctrl-C or SIGTERM. The app and `train` start one when none is alive."""
     import logging
+    import os
 
+    if threads is not None:
+        os.environ["ALLREVIEW_THREADS"] = str(threads)
     from allreview.training.worker import work
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)

@@ -22,7 +22,7 @@ import tensorflow as tf
 from allreview.errors import UserError
 from allreview.models.backbones import Backbone
 from allreview.models.grafting import PREPARE
-from allreview.settings import EngineName
+from allreview.settings import EngineName, current_settings
 
 log = logging.getLogger("allreview.engines")
 
@@ -133,12 +133,14 @@ class OpenVino:
     def __init__(self, backbone: Backbone, network: keras.Model, computing: Computing) -> None:
         self.computing = computing
         self._width = int(network.output_shape[-1])
+        limit = current_settings().threads
         self._compiled = _core().compile_model(
             _converted(backbone, network),
             "CPU",
             {
                 "PERFORMANCE_HINT": "THROUGHPUT",
                 "INFERENCE_PRECISION_HINT": "bf16" if computing.precision == "bfloat16" else "f32",
+                **({"INFERENCE_NUM_THREADS": limit} if limit else {}),
             },
         )
         self._requests = _openvino().AsyncInferQueue(self._compiled)

@@ -10,9 +10,8 @@ Whatever is missing of a cell, in several views and of several backbones, is com
 """
 
 import hashlib
-import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -31,6 +30,7 @@ from allreview.models.building import build_backbone
 from allreview.models.pretrained import file_hash
 from allreview.recipe import BackboneName, Recipe
 from allreview.settings import EngineName, Settings
+from allreview.training import threads
 from allreview.training.engines import BATCH, Computing, Engine, engine_for, intended
 from allreview.training.feature_store import FORMAT, FeatureFolder, Writer
 from allreview.training.views import ORIGINAL, CellImage, View
@@ -117,6 +117,20 @@ def cache_features(
     Raises:
         UserError: as `cached_features`.
     """
+    lacking_features(wanted, recipe, weights, settings).compute(progress=progress, check=check)
+
+
+def lacking_features(
+    wanted: Sequence[tuple[Sequence[CellImage], View]],
+    recipe: Recipe,
+    weights: Mapping[BackboneName, Path],
+    settings: Settings,
+) -> "Lacking":
+    """What the cache lacks of cells in several views, now. Backbones that are needed for it are made ready.
+
+    Raises:
+        UserError: the weights do not fit a backbone.
+    """
     cells = {view: list({image.sha256: image for image in images}.values()) for images, view in wanted}
     shelves = _shelves(recipe, weights, settings, list(cells))
     lacking: dict[_Shelf, list[CellImage]] = {}
@@ -124,9 +138,51 @@ def cache_features(
         known = shelf.folder.known([cell.sha256 for cell in cells[shelf.view]])
         lacking[shelf] = [cell for cell, there in zip(cells[shelf.view], known, strict=True) if not there]
     if _settle(shelf for shelf, missing in lacking.items() if missing):
-        return cache_features(wanted, recipe, weights, settings, progress=progress, check=check)
-    total = sum(len(cells[shelf.view]) for shelf in shelves)
-    _compute(lacking, total, recipe, settings, keep=lambda *_: None, progress=progress, check=check)
+        return lacking_features(wanted, recipe, weights, settings)
+    return Lacking(lacking, sum(len(cells[shelf.view]) for shelf in shelves), recipe, settings)
+
+
+class Lacking:
+    """What the cache lacks of some cells. `total` counts a cell once for each of its views and each backbone, those
+    that are known included."""
+
+    def __init__(
+        self, shelves: Mapping["_Shelf", list[CellImage]], total: int, recipe: Recipe, settings: Settings
+    ) -> None:
+        self.total = total
+        self._shelves = shelves
+        self._recipe, self._settings = recipe, settings
+
+    @property
+    def left(self) -> int:
+        """How many of all are not known."""
+        return sum(map(len, self._shelves.values()))
+
+    @property
+    def views(self) -> dict[tuple[BackboneName, Computing], Counter[str]]:
+        """In how many views each cell is missing, by its SHA-256, for each backbone and what computes it."""
+        found: dict[tuple[BackboneName, Computing], Counter[str]] = {}
+        for shelf, missing in self._shelves.items():
+            counter = found.setdefault((shelf.backbone.name, shelf.backbone.computing), Counter())
+            counter.update(cell.sha256 for cell in missing)
+        return found
+
+    @property
+    def rows(self) -> int:
+        """How many vectors were ever written where these are kept; quick enough to ask every second."""
+        return sum(shelf.folder.rows for shelf in self._shelves)
+
+    def compute(self, *, progress: Progress, check: Check) -> None:
+        """Compute and store it all; see `cache_features`."""
+        _compute(
+            self._shelves,
+            self.total,
+            self._recipe,
+            self._settings,
+            keep=lambda *_: None,
+            progress=progress,
+            check=check,
+        )
 
 
 class FrozenBackbone:
@@ -325,7 +381,7 @@ def _in_threads(
     items: Iterable[_Item], work: Callable[[_Item], _Result], *, ahead: int
 ) -> Iterator[tuple[_Item, _Result]]:
     """Each item with what `work` gives for it, in order; threads work on so many of them ahead."""
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    pool = ThreadPoolExecutor(max_workers=threads.count())
     waiting: deque[tuple[_Item, Future[_Result]]] = deque()
     try:
         for item in items:

@@ -1,6 +1,5 @@
 """The fit, in both modes, resumable at the epoch."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,7 @@ from allreview.models.building import build_head, build_model, join
 from allreview.models.saving import TrainedModel
 from allreview.recipe import BackboneName, Recipe
 from allreview.settings import Settings
-from allreview.training import machine
+from allreview.training import machine, threads
 from allreview.training.batches import FeatureBatches, ImageBatches, drawn, one_hot, smallest_batch
 from allreview.training.callbacks import EpochKeeper, Reporter
 from allreview.training.checkpoints import BEST_FILE, kept_epoch, restore_backup
@@ -89,7 +88,7 @@ def fit_end_to_end(
     """
     _require_cells(labels, validation_labels)
     _seed(recipe)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=threads.count()) as pool:
         reading = {"max_pixels": settings.max_pixels, "pool": pool}
         batches = ImageBatches(recipe, train, labels, len(classes), training=True, **reading)
         held_out = ImageBatches(

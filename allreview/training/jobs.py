@@ -37,8 +37,10 @@ JOBS_VERSION = "6"
 """The job engine hands unfinished work only to a worker of the same version: change it with the steps."""
 TRAINING_QUEUE = "training"
 SALIENCY_QUEUE = "saliency"
+SHARED_QUEUE = "shared"
 TRAIN = "train"
 EXPLAIN = "explain"
+PART = "part"
 
 _ROOT = Path(__file__).resolve().parents[2]
 _starting = threading.Lock()
@@ -274,6 +276,29 @@ def adopt_unfinished(settings: Settings) -> list[int]:
         client.cancel_workflow(workflow.workflow_id)
         adopted.append(run_id)
     return adopted
+
+
+def outcomes(settings: Settings, parts: Sequence[str]) -> dict[str, str | None]:
+    """Those of these shared parts that are over, each with the sentence that says why it failed, if it did."""
+    found = _client(settings.url).list_workflows(workflow_ids=list(parts), load_input=False)
+    return {
+        one.workflow_id: one.output if one.status == "SUCCESS" else None
+        for one in found
+        if one.status not in ("ENQUEUED", "DELAYED", "PENDING")
+    }
+
+
+def give_up(settings: Settings, parts: Sequence[str]) -> None:
+    """Have nobody take up these shared parts any more; who is at one of them sees that the run is over."""
+    _client(settings.url).cancel_workflows(list(parts))
+
+
+def unfinished_of_others(settings: Settings, worker: str) -> set[str]:
+    """The names of other workers that have begun something and not ended it."""
+    found = _client(settings.url).list_workflows(
+        status="PENDING", app_version=JOBS_VERSION, load_input=False, load_output=False
+    )
+    return {one.executor_id for one in found if one.executor_id} - {worker}
 
 
 def _place_in_queue(run_id: int, workflow_id: str) -> "EnqueueOptions":

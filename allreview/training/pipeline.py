@@ -25,33 +25,43 @@ from allreview.training import fitting, machine
 from allreview.training.batches import smallest_batch
 from allreview.training.checkpoints import kept_epoch
 from allreview.training.epochs import StopRequested
-from allreview.training.features import cache_features, cached_features
+from allreview.training.features import cached_features, lacking_features
 from allreview.training.progress import RunProgress
 from allreview.training.runs import RunRow, get_run
+from allreview.training.shards import Shard, plan
 from allreview.training.snapshots import SnapshotLine, lines
 from allreview.training.views import ORIGINAL, CellImage, View, prediction_views, training_views
 from db.tables import Run
 
 
-def compute_features(engine: sa.Engine, settings: Settings, run_id: int) -> None:
-    """Compute what the cache lacks: each cell in the views that predictions are of, and training cells in all views
-    they are trained on."""
+def compute_features(
+    engine: sa.Engine, settings: Settings, run_id: int, *, share: bool = False
+) -> list[Shard]:
+    """Compute what the cache lacks. Where that is much, and it may be shared, nothing is computed, and the shards are
+    returned instead."""
     run, cells = load(engine, run_id)
     if run.recipe.mode != "features":
-        return
+        return []
     progress = RunProgress(engine, run_id)
     progress.stage("features")
-    of_all = prediction_views(run.recipe)
-    views = [view for view in training_views(run.recipe) if view not in of_all]
-    everyone, training = cell_images(cells), cell_images(fitted(cells, "train"))
-    cache_features(
-        [*((everyone, view) for view in of_all), *((training, view) for view in views)],
-        run.recipe,
-        weights_of(run.recipe, settings),
-        settings,
-        progress=progress.on_images,
-        check=progress.check,
+    lacking = lacking_features(
+        wanted_features(run.recipe, cells), run.recipe, weights_of(run.recipe, settings), settings
     )
+    if share:
+        shards = plan({(name, how.engine, how.precision): n for (name, how), n in lacking.views.items()})
+        if shards:
+            return shards
+    lacking.compute(progress=progress.on_images, check=progress.check)
+    return []
+
+
+def wanted_features(recipe: Recipe, cells: list[SnapshotLine]) -> list[tuple[list[CellImage], View]]:
+    """What a run needs of these cells: each in the views that predictions are of, and training cells in all views
+    they are trained on."""
+    of_all = prediction_views(recipe)
+    views = [view for view in training_views(recipe) if view not in of_all]
+    everyone, training = cell_images(cells), cell_images(fitted(cells, "train"))
+    return [*((everyone, view) for view in of_all), *((training, view) for view in views)]
 
 
 def fit(engine: sa.Engine, settings: Settings, run_id: int) -> None:

@@ -12,8 +12,9 @@ where a prediction is a mean over symmetries.
 
 import hashlib
 import json
-import os
+import shutil
 import time
+import uuid
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,12 +33,13 @@ from allreview.recipe import Recipe
 from allreview.review import rankings
 from allreview.review.rankings import CellMap, Neighbours, OutOfFold
 from allreview.settings import Settings
+from allreview.training import slots, threads
 from allreview.training.features import decoded, feature_key
 from allreview.training.pipeline import cell_images, features_of, load, weights_of
 from allreview.training.progress import RunProgress
 from allreview.training.runs import RunRow
 from allreview.training.snapshots import SnapshotLine
-from db.tables import Run
+from db.tables import Run, SnapshotCell
 
 FOLDS = 5
 NEIGHBOURS = 15
@@ -45,7 +47,10 @@ NEIGHBOURS = 15
 _TYPICAL_OF = 10  # neighbours that say how typical a cell is, as cleanlab counts them
 _FORMAT = 1
 _SEED = 0
-_ALONE = {"partner": None, "combine": "concatenate"}
+SHARED_FROM = 50_000
+"""From so many cells on, several workers share the folds of the second opinion: of fewer, one has done them before
+the others have read the features."""
+_FOLDS = "folds"
 
 
 def rank(engine: sa.Engine, settings: Settings, run_id: int) -> None:
@@ -62,9 +67,11 @@ def rank(engine: sa.Engine, settings: Settings, run_id: int) -> None:
     frozen: list[np.ndarray] = []
     if run.recipe.weights == "imagenet":
         frozen = _frozen_features(run.recipe, cells, settings, progress)
-        probabilities = out_of_fold(np.concatenate(frozen, axis=1), cells, run.classes, progress)
+        features, given = np.concatenate(frozen, axis=1), folder / _FOLDS
+        probabilities = out_of_fold(features, cells, run.classes, progress, given)
         if probabilities is not None:
             rankings.save(folder / rankings.OUT_OF_FOLD, OutOfFold(hashes, run.classes, probabilities))
+        shutil.rmtree(given, ignore_errors=True)
     progress.check()
     kept = _kept(settings, [*_feature_keys(engine, settings, run), hashes], rankings.NEIGHBOURS)
     near = rankings.read_neighbours(kept)
@@ -74,6 +81,50 @@ def rank(engine: sa.Engine, settings: Settings, run_id: int) -> None:
         near = neighbours_of(seen, hashes)
         rankings.save(kept, near)
     rankings.save(folder / rankings.NEIGHBOURS, near)
+
+
+def folds_to_share(engine: sa.Engine, settings: Settings, run_id: int) -> list[int]:
+    """The folds of the run's second opinion that are worth giving to other workers; none where they aren't."""
+    with db.reading(engine) as session:
+        snapshot = sa.select(Run.snapshot_id).where(Run.id == run_id).scalar_subquery()
+        cells = sa.select(sa.func.count()).where(SnapshotCell.snapshot_id == snapshot)
+        if (session.scalar(cells) or 0) < SHARED_FROM:
+            return []
+    if slots.living(settings) < 2:
+        return []
+    run, cells = load(engine, run_id)
+    if run.recipe.weights != "imagenet":
+        return []
+    folds = _folds_of(cells)
+    return [] if folds is None else list(range(int(folds.max()) + 1))
+
+
+def judge_fold(engine: sa.Engine, settings: Settings, run_id: int, fold: int) -> None:
+    """Leave the probabilities of one fold's cells in the run's folder, for `rank` to find.
+
+    Raises:
+        StopRequested: somebody pressed Stop.
+        UserError: a cell cannot be read any more.
+    """
+    from threadpoolctl import threadpool_limits
+
+    run, cells = load(engine, run_id)
+    progress = RunProgress(engine, run_id)
+    features = np.concatenate(
+        [features_of(run.recipe.alone(name), cells, settings, progress) for name in run.recipe.backbones],
+        axis=1,
+    )
+    progress.check()
+    folds = _folds_of(cells)
+    assert folds is not None
+    with threadpool_limits(1, user_api="blas"):
+        found = _judged(fold, folds, features, cells, run.classes)
+    folder = settings.run_folder(run_id) / _FOLDS
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{uuid.uuid4().hex}.tmp"
+    with temporary.open("wb") as file:
+        np.save(file, found)
+    temporary.replace(folder / f"{fold}.npy")
 
 
 def draw_map(settings: Settings, run_id: int) -> None:
@@ -97,33 +148,32 @@ def draw_map(settings: Settings, run_id: int) -> None:
 
 
 def out_of_fold(
-    features: np.ndarray, cells: Sequence[SnapshotLine], classes: Sequence[str], progress: RunProgress
+    features: np.ndarray,
+    cells: Sequence[SnapshotLine],
+    classes: Sequence[str],
+    progress: RunProgress,
+    given: Path | None = None,
 ) -> NDArray[np.float32] | None:
     """Probabilities [n, classes] of all cells, each by a classifier fitted without the cell's leak group.
 
     Cells that are unsure or unusable are predicted, not fitted on. Folds depend on source labels and leak groups, so
     relabelling moves no cell between them. NaN where a classifier knew no cell of the class; None where all cells
-    are of one leak group.
+    are of one leak group. Folds that other workers have left in the folder `given` are taken from there.
     """
-    groups, labels = np.array([cell.group for cell in cells]), np.array([cell.label for cell in cells])
-    folds = _folds(groups, np.array([cell.source_label for cell in cells]))
+    folds = _folds_of(cells)
     if folds is None:
         return None
     from threadpoolctl import threadpool_limits
 
     found = np.full((len(cells), len(classes)), np.nan, dtype=np.float32)
-    usable, last = np.isin(labels, classes), int(folds.max())
+    last = int(folds.max())
 
     def judge(fold: int) -> None:
-        left_out, fitted = folds == fold, (folds != fold) & usable
-        known = sorted(set(labels[fitted]))
-        if left_out.any() and len(known) > 1:
-            model = _classifier(int(fitted.sum())).fit(features[fitted], labels[fitted])
-            columns = [list(classes).index(name) for name in model.classes_]
-            found[np.ix_(left_out, columns)] = model.predict_proba(features[left_out])
+        there = _fold_given(given, fold, (int((folds == fold).sum()), len(classes)))
+        found[folds == fold] = _judged(fold, folds, features, cells, classes) if there is None else there
 
     # A fold a thread: its matrices are too small for several threads to share without waiting for one another.
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(min(threads.count(), 4)) as pool:
         try:
             for done, _ in enumerate(pool.map(judge, range(last + 1)), start=1):
                 progress.check()
@@ -131,6 +181,38 @@ def out_of_fold(
         finally:
             pool.shutdown(cancel_futures=True)
     return found
+
+
+def _judged(
+    fold: int,
+    folds: NDArray[np.int64],
+    features: np.ndarray,
+    cells: Sequence[SnapshotLine],
+    classes: Sequence[str],
+) -> NDArray[np.float32]:
+    """Probabilities [cells of the fold, classes] by a classifier fitted on all other cells that have a class."""
+    labels = np.array([cell.label for cell in cells])
+    left_out, fitted = folds == fold, (folds != fold) & np.isin(labels, classes)
+    found = np.full((int(left_out.sum()), len(classes)), np.nan, dtype=np.float32)
+    if left_out.any() and len(set(labels[fitted])) > 1:
+        model = _classifier(int(fitted.sum())).fit(features[fitted], labels[fitted])
+        columns = [list(classes).index(name) for name in model.classes_]
+        found[:, columns] = model.predict_proba(features[left_out])
+    return found
+
+
+def _fold_given(folder: Path | None, fold: int, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """What another worker has left of the fold, None where there is nothing of use."""
+    try:
+        found = np.load(folder / f"{fold}.npy") if folder is not None else None
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if found is not None and found.shape == shape else None
+
+
+def _folds_of(cells: Sequence[SnapshotLine]) -> NDArray[np.int64] | None:
+    groups = np.array([cell.group for cell in cells])
+    return _folds(groups, np.array([cell.source_label for cell in cells]))
 
 
 def _folds(groups: np.ndarray, labels: np.ndarray) -> NDArray[np.int64] | None:
@@ -216,7 +298,7 @@ def _frozen_features(
     recipe: Recipe, cells: list[SnapshotLine], settings: Settings, progress: RunProgress
 ) -> list[np.ndarray]:
     """What each of the recipe's backbones sees as it came, from the cache where it is there."""
-    alone = [recipe.model_copy(update={**_ALONE, "backbone": name}) for name in recipe.backbones]
+    alone = map(recipe.alone, recipe.backbones)
     return [features_of(one, cells, settings, progress, report=progress.on_images) for one in alone]
 
 

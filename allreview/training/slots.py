@@ -2,10 +2,12 @@
 
 A worker holds a lock on a numbered file for as long as it lives; the operating system lets go of it even
 after `kill -9`. The number is the worker's name to the job engine, so the next worker to take the slot is
-handed the work the last one left unfinished.
+handed the work the last one left unfinished; unless another that lives has noticed before and taken it.
 """
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -28,9 +30,35 @@ def take_slot(settings: Settings, *, only_first: bool = False) -> tuple[str, Bas
     return None
 
 
-def is_first(worker: str) -> bool:
-    """Whether this worker's name is that of the first slot."""
-    return worker.endswith("-1")
+@contextmanager
+def taken_over(settings: Settings, worker: str) -> Iterator[bool]:
+    """Whether the worker of this name is dead; if so, nobody takes its slot until the end of the block.
+
+    A worker of another home is never said to be.
+    """
+    home, _, number = worker.rpartition("-")
+    if home != _home_name(settings):
+        yield False
+        return
+    lock = FileLock(settings.root / "workers" / f"{number}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def living(settings: Settings) -> int:
+    """How many workers live on this home."""
+    count = 0
+    for path in (settings.root / "workers").glob("*.lock"):
+        with taken_over(settings, f"{_home_name(settings)}-{path.stem}") as dead:
+            count += not dead
+    return count
 
 
 def somebody_works(settings: Settings) -> bool:

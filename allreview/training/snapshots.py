@@ -101,12 +101,15 @@ def preview(
     return Counter((parts[cell.cell_id], cell.label) for cell in cells)
 
 
-def lines(session: Session, snapshot_id: int) -> list[SnapshotLine]:
-    """The snapshot's cells in the order of their SHA-256: the same on every machine."""
+def lines(session: Session, snapshot_id: int, between: tuple[str, str] | None = None) -> list[SnapshotLine]:
+    """The snapshot's cells in the order of their SHA-256: the same on every machine. All of them, or those from one
+    SHA-256 to another, both included."""
+    chosen = Cell.sha256.between(*between) if between is not None else sa.true()
     first_file = (
         sa.select(CellFile.cell_id, sa.func.min(CellFile.path).label("path"))
         .join(SnapshotCell, SnapshotCell.cell_id == CellFile.cell_id)
-        .where(SnapshotCell.snapshot_id == snapshot_id)
+        .join(Cell, Cell.id == CellFile.cell_id)
+        .where(SnapshotCell.snapshot_id == snapshot_id, chosen)
         .group_by(CellFile.cell_id)
         .subquery()
     )
@@ -124,7 +127,7 @@ def lines(session: Session, snapshot_id: int) -> list[SnapshotLine]:
         .join(SnapshotCell, SnapshotCell.cell_id == Cell.id)
         .join(first_file, first_file.c.cell_id == Cell.id)
         .outerjoin(Subject, Subject.id == Cell.subject_id)
-        .where(SnapshotCell.snapshot_id == snapshot_id)
+        .where(SnapshotCell.snapshot_id == snapshot_id, chosen)
         .order_by(Cell.sha256)
     )
     return [

@@ -11,28 +11,35 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 import sqlalchemy as sa
-from dbos import DBOS, DBOSConfig
+from dbos import DBOS, DBOSConfig, SetWorkflowID
 
 import db
+from allreview.errors import UserError
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
 from allreview.training import failures
-from allreview.training.attempts import begin_attempt, end_attempts
+from allreview.training.attempts import MOST, begin_attempt, end_attempts
 from allreview.training.epochs import StopRequested
 from allreview.training.jobs import (
     APPLICATION,
     EXPLAIN,
     JOBS_VERSION,
+    PART,
     SALIENCY_QUEUE,
+    SHARED_QUEUE,
     TRAIN,
     TRAINING_QUEUE,
     adopt_unfinished,
+    unfinished_of_others,
 )
 from allreview.training.runs import KEEP
-from allreview.training.slots import is_first, take_slot
+from allreview.training.shards import Shard
+from allreview.training.slots import living, take_slot, taken_over
+from allreview.training.threads import tell_libraries
 from db.tables import EpochMetric, Run
 from db.types import now
 
@@ -41,6 +48,8 @@ log = logging.getLogger("allreview.worker")
 _POLL_SECONDS = 0.1  # somebody pressed Retrain and looks on
 _SALIENCY_POLL_SECONDS = 0.1  # somebody sits before the cell
 _SALIENCY_TOGETHER = 2  # so that a fast method need not wait behind a slow one
+_SHARED_POLL_SECONDS = 0.2
+_LOOK_AFTER_SECONDS = 3.0
 _SLOT_PATIENCE = 3.0  # another process may be looking at the lock for an instant
 _LARGEST_SHARE = 0.25  # of the machine's memory that the worker may hold when a run begins
 _last_work = time.monotonic()
@@ -51,6 +60,7 @@ def work(settings: Settings, *, leave_when_idle: bool = False) -> int:
 
     With `leave_when_idle` only the first slot will do: a second worker started by the app leaves at once.
     """
+    tell_libraries(settings)
     slot = _wait_for_slot(settings, only_first=leave_when_idle)
     if slot is None:
         return 0
@@ -70,9 +80,11 @@ def work(settings: Settings, *, leave_when_idle: bool = False) -> int:
     DBOS.register_queue(
         SALIENCY_QUEUE, worker_concurrency=_SALIENCY_TOGETHER, polling_interval_sec=_SALIENCY_POLL_SECONDS
     )
-    if is_first(name):
+    DBOS.register_queue(SHARED_QUEUE, worker_concurrency=1, polling_interval_sec=_SHARED_POLL_SECONDS)
+    if living(settings) == 1:
         for run_id in adopt_unfinished(settings):
             log.info("run %s was left by an earlier version and goes on", run_id)
+    threading.Thread(target=_look_after_the_dead, args=(settings, name), daemon=True).start()
     log.info("worker %s is ready", name)
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -93,6 +105,23 @@ def _wait_for_slot(settings: Settings, *, only_first: bool):
         if slot is not None or time.monotonic() > until:
             return slot
         time.sleep(0.1)
+
+
+def _look_after_the_dead(settings: Settings, name: str) -> None:
+    """Every few seconds, have the living go on with what workers that were killed left unfinished.
+
+    Their slots are held meanwhile, so a new worker comes either before, and is handed the work, or after. Of two that
+    look at once one gets the lock.
+    """
+    while True:
+        time.sleep(_LOOK_AFTER_SECONDS)
+        try:
+            for other in unfinished_of_others(settings, name):
+                with taken_over(settings, other) as dead:
+                    if dead and DBOS._recover_pending_workflows([other]):
+                        log.info("worker %s is dead; what it left unfinished is taken up", other)
+        except Exception as error:  # the store may be away for a while
+            log.warning("cannot look after other workers: %s", error)
 
 
 def _busy(engine: sa.Engine) -> bool:
@@ -132,7 +161,9 @@ def train(run_id: int) -> None:
         first = (average_step,) if kind == "average" else (features_step, fit_step)
         try:
             for step in (*first, evaluate_step, rank_step):
-                _timed(step, run_id)
+                parts = _timed(step, run_id)
+                if parts:
+                    _share_out(step, run_id, parts)
         except Exception as error:
             state, message = _verdict(error)
             if state == "failed":
@@ -147,12 +178,45 @@ def train(run_id: int) -> None:
     _touch()
 
 
-def _timed(step: Callable[[int], object], run_id: int) -> None:
+def _timed(step: Callable[..., Any], run_id: int, **how: Any) -> Any:
     """Do a step, and note in the log how long it took."""
     started = time.perf_counter()
-    step(run_id)
-    name = step.__name__.removesuffix("_step")
-    log.info("run %s: %s took %.2f s", run_id, name, time.perf_counter() - started)
+    found = step(run_id, **how)
+    log.info("run %s: %s took %.2f s", run_id, _name(step), time.perf_counter() - started)
+    return found
+
+
+def _name(step: Callable[..., Any]) -> str:
+    return step.__name__.removesuffix("_step")
+
+
+def _share_out(step: Callable[..., Any], run_id: int, parts: list[Any]) -> None:
+    """Let all workers do the parts of a step, this one too, and then the step itself, for what is left of it."""
+    ids = [f"{DBOS.workflow_id}-{_name(step)}-{number}" for number in range(len(parts))]
+    for workflow_id, arguments in zip(ids, parts, strict=True):
+        with SetWorkflowID(workflow_id):
+            DBOS.enqueue_workflow(SHARED_QUEUE, part, run_id, _name(step), arguments)
+    log.info("run %s: %s in %d parts", run_id, _name(step), len(parts))
+    _timed(_FOLLOW[_name(step)], run_id, parts=ids)
+    _timed(step, run_id, alone=True)
+
+
+@DBOS.workflow(name=PART, max_recovery_attempts=MOST)
+def part(run_id: int, of: str, arguments: Any) -> str | None:
+    """A part of a step, and the sentence that says why it could not be done."""
+    _touch()
+    started = time.perf_counter()
+    try:
+        _PARTS[of](run_id, arguments)
+        log.info("run %s: a part of %s took %.2f s", run_id, of, time.perf_counter() - started)
+    except StopRequested:
+        pass
+    except Exception as error:
+        log.error("a part of %s of run %s failed", of, run_id, exc_info=error)
+        return failures.sentence(error)
+    finally:
+        _touch()
+    return None
 
 
 @DBOS.workflow(name=EXPLAIN)
@@ -187,7 +251,8 @@ def begin(run_id: int) -> str | None:
 def _attempt(run_id: int, step: str) -> None:
     """Count that this step of the run begins (again) from where the run has come to."""
     with db.reading(_engine()) as session:
-        done = session.scalar(sa.select(Run.done).where(Run.id == run_id)) if step == "features" else 0
+        counted = step.startswith("features")
+        done = session.scalar(sa.select(Run.done).where(Run.id == run_id)) if counted else 0
         epochs = session.scalar(sa.select(sa.func.count()).where(EpochMetric.run_id == run_id))
     begin_attempt(current_settings().run_folder(run_id), f"{step}, {epochs} epochs, {done} images")
 
@@ -200,11 +265,27 @@ def average_step(run_id: int) -> None:
 
 
 @DBOS.step()
-def features_step(run_id: int) -> None:
+def features_step(run_id: int, alone: bool = False) -> list[Shard]:
+    """Compute the features that are not known, or say in which parts to share that out."""
     _attempt(run_id, "features")
     from allreview.training import pipeline
 
-    pipeline.compute_features(_engine(), current_settings(), run_id)
+    return pipeline.compute_features(_engine(), current_settings(), run_id, share=not alone)
+
+
+@DBOS.step()
+def features_part(run_id: int, shard: Shard) -> None:
+    from allreview.training import sharing
+
+    sharing.compute_shard(_engine(), current_settings(), run_id, shard)
+
+
+@DBOS.step()
+def features_follow(run_id: int, parts: list[str]) -> None:
+    _attempt(run_id, "features in parts")
+    from allreview.training import sharing
+
+    sharing.follow_features(_engine(), current_settings(), run_id, parts)
 
 
 @DBOS.step()
@@ -250,16 +331,38 @@ def keep_stopped_step(run_id: int) -> None:
 
 
 @DBOS.step()
-def rank_step(run_id: int) -> None:
-    """What helps a reviewer find mistakes. The run is as good without it."""
+def rank_step(run_id: int, alone: bool = False) -> list[int]:
+    """What helps a reviewer find mistakes, or the folds of it to share out. The run is as good without it."""
     from allreview.training import ranking
 
     try:
-        ranking.rank(_engine(), current_settings(), run_id)
+        folds = [] if alone else ranking.folds_to_share(_engine(), current_settings(), run_id)
+        if not folds:
+            ranking.rank(_engine(), current_settings(), run_id)
+        return folds
     except StopRequested:
         raise
     except Exception as error:
         log.error("the cells of run %s are not ranked", run_id, exc_info=error)
+        return []
+
+
+@DBOS.step()
+def rank_part(run_id: int, fold: int) -> None:
+    from allreview.training import ranking
+
+    ranking.judge_fold(_engine(), current_settings(), run_id, fold)
+
+
+@DBOS.step()
+def rank_follow(run_id: int, parts: list[str]) -> None:
+    """Wait for the folds. What went wrong with one goes wrong again in `rank_step`, or doesn't."""
+    from allreview.training import sharing
+
+    try:
+        sharing.follow_folds(_engine(), current_settings(), run_id, parts)
+    except UserError as error:
+        log.error("a fold of run %s was not shared out: %s", run_id, error)
 
 
 @DBOS.step()
@@ -307,6 +410,10 @@ def conclude(run_id: int, state: str, message: str | None) -> None:
                 state=state, message=message, finished_at=now(), stage=stage, rate=None, seconds_left=None
             )
         )
+
+
+_PARTS: dict[str, Callable[[int, Any], None]] = {"features": features_part, "rank": rank_part}
+_FOLLOW: dict[str, Callable[..., None]] = {"features": features_follow, "rank": rank_follow}
 
 
 def _engine() -> sa.Engine:
