@@ -1,9 +1,11 @@
 """A run whose predictions are a mean over the ways a cell can lie says the same everywhere, and from the cache."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import sqlalchemy as sa
@@ -11,6 +13,7 @@ import sqlalchemy as sa
 import db
 from allreview.cells.drawing import draw_cell, subject_stain
 from allreview.evaluation.calibration import tempered
+from allreview.models.backbones import BACKBONES
 from allreview.models.saving import load_model
 from allreview.recipe import Recipe, make_recipe
 from allreview.review import overlays, rankings
@@ -25,23 +28,35 @@ from db.tables import Recipe as RecipeRow
 from tests.factory import Store, small_store
 
 TEMPERATURE = 1.7
-COMMON = {
-    "image_size": 64,
-    "crop": 300,
-    "epochs": 1,
-    "dense_units": 16,
-    "test_time_augmentation": "symmetries",
-}
-FEATURES = make_recipe({**COMMON, "epochs": 3, "quarter_turns": True, "kernel_l2": 0, "activity_l1": 0})
-FINETUNE = make_recipe(
-    {**COMMON, "backbone": "alexnet", "weights": "none", "mode": "finetune", "quarter_turns": True}
+FEATURES = make_recipe(
+    {
+        "image_size": 64,
+        "crop": 300,
+        "epochs": 3,
+        "learning_rate": 0.01,
+        "quarter_turns": True,
+        "test_time_augmentation": "symmetries",
+    }
 )
+FINETUNE = FEATURES.model_copy(update={"mode": "finetune"})
+
+
+def small_network(shape: tuple[int, int, int]) -> keras.Model:
+    pixels = keras.Input(shape)
+    seen = keras.layers.Conv2D(12, 5, strides=4, activation="relu")(pixels)
+    return keras.Model(pixels, keras.layers.Conv2D(16, 3, activation="relu")(seen))
 
 
 @pytest.fixture
-def drawn(sqlite_engine: sa.Engine, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Twenty cells of ten subjects, with files; calibration divides by a temperature of its own."""
-    monkeypatch.setenv("ALLREVIEW_WEIGHTS", str(weights))
+def drawn(sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Twenty cells of ten subjects, with files. The backbone is a small one, and calibration divides by a temperature
+    of its own."""
+    network = replace(BACKBONES["mobilenet_v2"], graph=small_network, after_loading=None)
+    monkeypatch.setitem(BACKBONES, "mobilenet_v2", network)
+    weights = tmp_path / "small.weights.h5"
+    small_network((64, 64, 3)).save_weights(weights)
+    for module in (pipeline, ranking):
+        monkeypatch.setattr(module, "weights_of", lambda *_: {"mobilenet_v2": weights})
     monkeypatch.setenv("ALLREVIEW_ENGINE", "tensorflow")
     monkeypatch.setattr(pipeline, "fit_temperature", lambda *_: TEMPERATURE)
     subjects = {f"{n}": ("all", 2) for n in range(1, 6)} | {f"H{n}": ("hem", 2) for n in range(1, 6)}
