@@ -35,8 +35,8 @@ DESCRIPTION_FORMAT = 1
 class TrainedModel:
     """A network that knows its class names and how its cells are prepared.
 
-    `classes[i]` names output i. `model` takes what `inputs` returns. `temperature` is what its logits were
-    divided by already.
+    `classes[i]` names output i. `model` takes what `inputs` returns. `temperature` is what its logits, or
+    the logarithm of its mean over symmetries, were divided by already.
     """
 
     model: keras.Model

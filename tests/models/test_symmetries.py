@@ -76,7 +76,7 @@ def test_the_mean_is_saved_calibrated_and_exported(pixels, tmp_path):
     np.testing.assert_allclose(loaded.probabilities(pixels), expected, atol=1e-5)
     assert np.abs(expected - each.mean(axis=0)).max() > 1e-3
     np.testing.assert_allclose(loaded.probabilities(pixels, batch_size=1), expected, atol=1e-5)
-    assert export_model(loaded, tmp_path / "model.onnx", "onnx", {}, pixels) < TOLERANCE
+    assert export_model(loaded, tmp_path / "export.onnx", "onnx", {}, pixels) < TOLERANCE
 
 
 def test_the_weights_fit_a_model_of_one_way_and_it_is_got_back(pixels, tmp_path):
