@@ -47,8 +47,8 @@ _TYPICAL_OF = 10  # neighbours that say how typical a cell is, as cleanlab count
 _FORMAT = 1
 _SEED = 0
 SHARED_FROM = 200_000
-"""From so many cells on, several workers share the folds of the second opinion. A fold of 50,000 cells in 1,280 features
-takes a core 2.4 s, which is what it takes another worker to read them: too little to share."""
+"""From so many cells on, several workers share the folds of the second opinion. A fold of 50,000 cells in 1,280
+features takes a core 2.4 s, and another worker has to read them all first: too little to share."""
 _FOLDS = "folds"
 
 
