@@ -32,6 +32,11 @@ class Settings(BaseSettings):
         description="What computes the features of frozen backbones: OpenVINO where it is installed and there is "
         "no GPU, else TensorFlow; or the one that is named.",
     )
+    artefacts: str | None = Field(
+        default=None,
+        description="Object storage (s3://bucket/folder) or a shared folder, through which workers on several "
+        "machines share runs and features; unset means that they stay in the home folder.",
+    )
     worker_idle_minutes: float = Field(
         default=15.0, description="A worker the app started leaves after this long without work."
     )

@@ -17,6 +17,7 @@ from allreview.labels import NOT_CLASSES
 from allreview.models import pretrained
 from allreview.models.building import temper
 from allreview.models.saving import TrainedModel, save_model
+from allreview.places import cell_file
 from allreview.recipe import BackboneName, Recipe
 from allreview.settings import Settings
 from allreview.training import fitting, machine
@@ -152,7 +153,7 @@ def indices(cells: list[SnapshotLine], classes: list[str]) -> np.ndarray:
 
 
 def cell_images(cells: list[SnapshotLine]) -> list[CellImage]:
-    return [CellImage(cell.sha256, Path(cell.path)) for cell in cells]
+    return [CellImage(cell.sha256, cell_file(cell.path)) for cell in cells]
 
 
 def features_of(

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig
 
 import db
+from allreview import artefacts
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
 from allreview.training import failures
@@ -43,6 +44,8 @@ _SALIENCY_POLL_SECONDS = 0.1  # somebody sits before the cell
 _SALIENCY_TOGETHER = 2  # so that a fast method need not wait behind a slow one
 _SLOT_PATIENCE = 3.0  # another process may be looking at the lock for an instant
 _LARGEST_SHARE = 0.25  # of the machine's memory that the worker may hold when a run begins
+_COPY_AGAIN_SECONDS = 60.0
+_NOT_COPIED = "Its files are not at ALLREVIEW_ARTEFACTS yet; the worker tries again."
 _last_work = time.monotonic()
 
 
@@ -75,6 +78,8 @@ def work(settings: Settings, *, leave_when_idle: bool = False) -> int:
             log.info("run %s was left by an earlier version and goes on", run_id)
     log.info("worker %s is ready", name)
     told = threading.Event()
+    if settings.artefacts:
+        threading.Thread(target=_copy_again, args=(settings, engine, told), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
     patience = settings.worker_idle_minutes * 60 if leave_when_idle else float("inf")
@@ -93,6 +98,24 @@ def _wait_for_slot(settings: Settings, *, only_first: bool):
         if slot is not None or time.monotonic() > until:
             return slot
         time.sleep(0.1)
+
+
+def _copy_again(settings: Settings, engine: sa.Engine, told: threading.Event) -> None:
+    """Now and then copy what could not be copied before."""
+    while not told.is_set():
+        try:
+            _note_copied(engine, artefacts.mirror_left(settings))
+        except Exception as error:
+            log.error("folders of runs are not copied", exc_info=error)
+        told.wait(_COPY_AGAIN_SECONDS)
+
+
+def _note_copied(engine: sa.Engine, run_ids: list[int]) -> None:
+    if run_ids:
+        with db.writing(engine) as session:
+            session.execute(
+                sa.update(Run).where(Run.id.in_(run_ids), Run.message == _NOT_COPIED).values(message=None)
+            )
 
 
 def _busy(engine: sa.Engine) -> bool:
@@ -192,11 +215,18 @@ def _attempt(run_id: int, step: str) -> None:
     begin_attempt(current_settings().run_folder(run_id), f"{step}, {epochs} epochs, {done} images")
 
 
+def _obtain_fit(run_id: int) -> None:
+    """Another machine's worker may have made the fit, and left the rest of the run to this one."""
+    if not (current_settings().run_folder(run_id) / "model.json").is_file():
+        artefacts.obtain_folder(current_settings(), run_id)
+
+
 @DBOS.step()
 def average_step(run_id: int) -> None:
     from allreview.training import averaging
 
     averaging.average(_engine(), current_settings(), run_id)
+    artefacts.mirror(current_settings(), run_id)
 
 
 @DBOS.step()
@@ -213,6 +243,7 @@ def fit_step(run_id: int) -> None:
     from allreview.training import pipeline
 
     pipeline.fit(_engine(), current_settings(), run_id)
+    artefacts.mirror(current_settings(), run_id)
 
 
 @DBOS.step()
@@ -220,6 +251,7 @@ def evaluate_step(run_id: int) -> None:
     _attempt(run_id, "evaluate")
     from allreview.training import evaluating
 
+    _obtain_fit(run_id)
     evaluating.evaluate_run(_engine(), current_settings(), run_id)
 
 
@@ -230,10 +262,13 @@ def keep_step(run_id: int) -> None:
 
     message = None
     try:
+        _obtain_fit(run_id)
         keeping.keep(_engine(), current_settings(), run_id)
     except Exception as error:
         message = f"Its files are not complete. {failures.sentence(error)}"
         log.error("the folder of run %s is not complete", run_id, exc_info=error)
+    if artefacts.mirror(current_settings(), run_id) is not None:
+        message = message or _NOT_COPIED
     with db.writing(_engine()) as session:
         session.execute(sa.update(Run).where(Run.id == run_id).values(stage=None, message=message))
 
@@ -247,6 +282,7 @@ def keep_stopped_step(run_id: int) -> None:
         keeping.keep(_engine(), current_settings(), run_id, state="stopped")
     except Exception as error:
         log.error("the folder of run %s is not complete", run_id, exc_info=error)
+    artefacts.mirror(current_settings(), run_id)
 
 
 @DBOS.step()
@@ -271,6 +307,7 @@ def map_step(run_id: int) -> None:
         ranking.draw_map(current_settings(), run_id)
     except Exception as error:
         log.error("the map of run %s is not drawn", run_id, exc_info=error)
+    artefacts.mirror(current_settings(), run_id)
 
 
 @DBOS.step()
@@ -282,6 +319,7 @@ def explain_step(run_id: int) -> None:
         explaining.explain_run(_engine(), current_settings(), run_id)
     except Exception as error:
         log.error("the head of the queue of run %s is not explained", run_id, exc_info=error)
+    artefacts.mirror(current_settings(), run_id)
 
 
 @DBOS.step()
@@ -289,6 +327,7 @@ def heatmaps_step(run_id: int, method: str, cell_ids: list[int]) -> None:
     from allreview.training import explaining
 
     explaining.explain_cells(_engine(), current_settings(), run_id, method, cell_ids)
+    artefacts.mirror(current_settings(), run_id)
 
 
 @DBOS.step()
