@@ -8,6 +8,7 @@ universal-pathlib, is loaded with the first object. Credentials and endpoint are
 import errno
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from allreview.errors import UserError
 if TYPE_CHECKING:
     from upath import UPath
 
-Place: TypeAlias = Union[Path, "UPath"]  # noqa: UP007 - UPath is not loaded
+Place: TypeAlias = Union[Path, "UPath"]
 """A path on a disk, or an object or folder in object storage."""
 
 SCHEME = "s3://"
@@ -33,6 +34,8 @@ _OPTIONS: dict[str, Any] = {
     # s3fs tries again by itself; both together would take ten seconds to notice that nobody answers.
     "config_kwargs": {"retries": {"max_attempts": 1}, "max_pool_connections": 2 * AT_ONCE},
 }
+_SPARED = 5.0  # seconds for which no cell is asked of a server that did not answer: a page asks for dozens
+_silent: dict[str, float] = {}
 _NO_CREDENTIALS = {
     "NoCredentialsError",
     "PartialCredentialsError",
@@ -143,6 +146,9 @@ def read_object(where: File, most: int) -> bytes:
         UserError: it cannot be read; a reason as a clause without full stop.
     """
     assert not isinstance(where, Path)
+    silent_since = _silent.get(_server(), float("-inf"))
+    if time.monotonic() - silent_since < _SPARED:
+        raise _unreachable()
     with explained(where):
         try:
             data: Any = where.fs.cat_file(where.path, start=0, end=most + 1)
@@ -244,10 +250,8 @@ def _refusal(error: Exception, where: File) -> UserError:
     if isinstance(where, Path):
         return UserError(getattr(error, "strerror", None) or first)
     if _is_connection(error):
-        server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "its address"
-        return StoreUnusable(
-            f"the object storage cannot be reached at {server}: check AWS_ENDPOINT_URL and the network"
-        )
+        _silent[_server()] = time.monotonic()
+        return _unreachable()
     if type(error).__name__ in _NO_CREDENTIALS:
         return StoreUnusable(
             "there are no credentials for the object storage: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -263,6 +267,16 @@ def _refusal(error: Exception, where: File) -> UserError:
     else:
         reason = f"the object storage cannot serve it ({first})"
     return UserError(reason)
+
+
+def _server() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "its address"
+
+
+def _unreachable() -> StoreUnusable:
+    return StoreUnusable(
+        f"the object storage cannot be reached at {_server()}: check AWS_ENDPOINT_URL and the network"
+    )
 
 
 def _is_connection(error: Exception) -> bool:

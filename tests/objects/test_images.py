@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from allreview.cells.importing import ImportReport, import_cells
 from allreview.cells.thumbnails import thumbnail
 from allreview.errors import UserError
 from allreview.places import cell_file, place
+from allreview.recipe import Recipe
 from allreview.settings import current_settings
+from allreview.training.views import CellImage
 from db.tables import Cell, CellFile, Subject
 from tests.cells.pictures import put
 from tests.cli.commands import command
@@ -131,6 +134,21 @@ def test_names_that_mean_something_elsewhere(sqlite_engine, bucket: Bucket, fold
     assert imported(f"{bucket.address}/odd").rejected == ()
 
 
+def test_an_object_that_was_replaced_is_not_trained_on(bucket: Bucket, folder: Path) -> None:
+    from allreview.training.features import read_cell
+
+    first, second = (folder / "fold_0/all" / f"UID_{number}_1_1_all.bmp" for number in (1, 2))
+    address = bucket.put("cells/a.bmp", first.read_bytes())
+    cell = CellImage(hashlib.sha256(first.read_bytes()).hexdigest(), cell_file(address))
+    recipe = Recipe(image_size=32)
+    assert read_cell(cell, recipe, 10**6).shape == (32, 32, 3)
+    bucket.put("cells/a.bmp", second.read_bytes())
+    with pytest.raises(
+        UserError, match=rf"^'{address}' cannot be used: it has changed since it was imported"
+    ):
+        read_cell(cell, recipe, 10**6)
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
@@ -153,8 +171,11 @@ def test_nobody_answers(sqlite_engine, bucket: Bucket, folder: Path, monkeypatch
     with pytest.raises(UserError, match=r"cannot be reached at http://127\.0\.0\.1:9") as raised:
         imported(address)
     assert str(raised.value).count(". ") == 0
-    with pytest.raises(UserError, match="cannot be reached"):
-        read_bytes(cell_file(f"{address}/fold_0/all/UID_1_1_1_all.bmp"))
+    began = time.monotonic()
+    for _ in range(48):  # a page of cells waits for one answer, not for 48
+        with pytest.raises(UserError, match="cannot be reached"):
+            read_bytes(cell_file(f"{address}/fold_0/all/UID_1_1_1_all.bmp"))
+    assert time.monotonic() - began < 10
 
 
 def test_no_credentials(

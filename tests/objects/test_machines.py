@@ -12,14 +12,13 @@ import sqlalchemy as sa
 import db
 from allreview import artefacts
 from allreview.cells.importing import import_cells
-from allreview.places import cell_file, place
+from allreview.places import place
 from allreview.recipe import make_recipe
 from allreview.review import overlays, rankings
 from allreview.review.queues import queue_of
 from allreview.settings import Settings, current_settings
 from allreview.training import jobs
 from allreview.training.runs import get_run
-from db.tables import CellFile
 from tests import workers
 from tests.objects.conftest import Bucket
 
@@ -120,7 +119,7 @@ def test_a_machine_reads_and_retrains_what_another_one_trained(
 
     shared = features(there, cells)
     assert [report[:2] for report in reports] == [(len(cells), len(cells))]
-    alone = Settings(home=tmp_path / "alone")
+    alone = Settings(home=tmp_path / "alone", artefacts=None)
     local = [
         type(cell)(cell.sha256, cnmc_few / str(cell.path).removeprefix(site.address + "/")) for cell in cells
     ]
@@ -135,24 +134,3 @@ def test_a_machine_reads_and_retrains_what_another_one_trained(
     assert workers.wait_until_over(engine, again).state == "finished"
     log = (there.logs / "worker.log").read_text()
     assert "Traceback" not in log
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", ["postgresql"], indirect=True)
-def test_an_object_that_changed_since_it_was_imported_fails_the_run_with_a_sentence(
-    site: Site, engine: sa.Engine, bucket: Bucket
-) -> None:
-    with db.reading(engine) as session:
-        first, second = session.scalars(sa.select(CellFile.path).order_by(CellFile.id).limit(2))
-        dataset = get_run(session, site.run).dataset_id
-    key = str(cell_file(first)).removeprefix(bucket.address + "/")
-    bucket.put(
-        key,
-        bucket.client.get_object(Bucket=bucket.name, Key=second.removeprefix(bucket.address + "/"))[
-            "Body"
-        ].read(),
-    )
-    recipe = make_recipe({"epochs": 1, "image_size": 72})
-    run = jobs.submit(engine, site.here, dataset_id=dataset, recipe=recipe)
-    with pytest.raises(AssertionError, match="it has changed since it was imported"):
-        workers.wait_for(engine, run, lambda run: run.complete)
