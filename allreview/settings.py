@@ -37,6 +37,11 @@ class Settings(BaseSettings):
         ge=1,
         description="So many threads a worker computes with; unset means as many as it may use cores.",
     )
+    artefacts: str | None = Field(
+        default=None,
+        description="Object storage (s3://bucket/folder) or a shared folder, through which workers on several "
+        "machines share runs and features; unset means that they stay in the home folder.",
+    )
     worker_idle_minutes: float = Field(
         default=15.0, description="A worker the app started leaves after this long without work."
     )

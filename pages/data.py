@@ -81,7 +81,9 @@ def _import_forms(*, with_demo: bool) -> None:
 def _server_form() -> None:
     with st.form("import-path", border=False):
         source = st.text_input(
-            "Folder or zip", placeholder="/data/C-NMC", help=f"Folders of {IMAGES} images."
+            "Folder or zip",
+            placeholder="/data/C-NMC or s3://bucket/C-NMC",
+            help=f"Folders of {IMAGES} images, on the server or in object storage.",
         )
         left, right = st.columns(2)
         dataset = left.text_input("Name of the dataset", placeholder="as the folder", max_chars=200)

@@ -31,8 +31,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty ALLREVIEW_HOME, so that no test sees another's store or the developer's."""
     folder = tmp_path / "home"
     monkeypatch.setenv("ALLREVIEW_HOME", str(folder))
-    for name in ("ALLREVIEW_DATABASE_URL", "ALLREVIEW_WEIGHTS", "ALLREVIEW_MAX_PIXELS"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("DATABASE_URL", "WEIGHTS", "MAX_PIXELS", "ARTEFACTS"):
+        monkeypatch.delenv(f"ALLREVIEW_{name}", raising=False)
     return folder
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from allreview.errors import UserError
+from allreview.places import File, read_object
 
 FORMATS = ("BMP", "PNG", "JPEG", "TIFF", "WEBP")
 MAX_FILE_BYTES = 1 << 30
@@ -24,27 +25,33 @@ _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262  # TIFF 6.0, section 8
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The file's bytes.
+def read_bytes(path: File) -> bytes:
+    """The bytes of a file on a disk or in object storage.
 
     Raises:
         UserError: the file cannot be opened, is empty, is no plain file, or is above `MAX_FILE_BYTES`.
     """
+    data = _read_file(path) if isinstance(path, Path) else read_object(path, MAX_FILE_BYTES)
+    if not data:
+        raise UserError("the file is empty")
+    if len(data) > MAX_FILE_BYTES:
+        raise UserError(_too_many_bytes(f"more than {MAX_FILE_BYTES:,}"))
+    return data
+
+
+def _read_file(path: Path) -> bytes:
     try:
         if not path.is_file():
             raise UserError("the file is gone" if not path.exists() else "it is not a plain file")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
-            raise UserError(f"the file has {size:,} bytes, more than one cell can need")
-        data = path.read_bytes()
+            raise UserError(_too_many_bytes(f"{size:,}"))
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"the file cannot be read: {error.strerror or error}") from None
-    if not data:
-        raise UserError("the file is empty")
-    return data
 
 
-def read_rgb(path: Path, max_pixels: int) -> Image.Image:
+def read_rgb(path: File, max_pixels: int) -> Image.Image:
     """The picture in the file at `path`, as RGB. See `decode_rgb`.
 
     Raises:
@@ -141,6 +148,10 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 def _too_large(size: str, max_pixels: int) -> str:
     return f"it has {size}, more than the limit of {max_pixels:,} (ALLREVIEW_MAX_PIXELS)"
+
+
+def _too_many_bytes(number: str) -> str:
+    return f"the file has {number} bytes, more than one cell can need"
 
 
 def _not_an_image(data: bytes) -> str:

@@ -7,6 +7,7 @@ repeating the import completes it; the thumbnails that were made are not made ag
 
 import hashlib
 import os
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import db
-from allreview.cells.archives import unpack
+from allreview.cells.archives import Unpacked, unpack
 from allreview.cells.contradictions import Reading
 from allreview.cells.decoding import decode_rgb, read_bytes
 from allreview.cells.naming import name_problem, shown
@@ -27,6 +28,7 @@ from allreview.cells.recording import record
 from allreview.cells.scanning import Candidate, Rejected, Scan, scan_csv, scan_folder
 from allreview.cells.thumbnails import is_made, thumbnail_below, write_thumbnail
 from allreview.errors import UserError
+from allreview.places import AT_ONCE, Place, StoreUnusable, download, files_in, is_object, kind
 from allreview.settings import Settings
 from db.tables import Cell, CellFile, Dataset, LeakGroup, Subject
 
@@ -72,14 +74,16 @@ class ImportReport:
 def import_cells(
     engine: sa.Engine,
     settings: Settings,
-    source: Path,
+    source: Place,
     *,
     dataset: str | None = None,
-    labels: Path | None = None,
+    labels: Place | None = None,
     synthetic: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Import the images of a folder or a zip into a dataset, which is made when it does not exist.
+
+    Images below `s3://…` stay there, and are read from there ever after; a zip is unpacked in the home folder.
 
     `dataset` defaults to the name of the folder or zip. A CSV `labels` (`path,label,subject`) decides which
     files are imported and overrides what their names and folders say. Files that cannot be imported are
@@ -88,21 +92,20 @@ def import_cells(
 
     Raises:
         UserError: the source or the CSV cannot be read, nothing in it can be imported, or the dataset exists
-            and is synthetic where these cells are not, or the other way round.
+            and is synthetic where these cells are not, or the other way round; or object storage cannot be used.
     """
     source = source.expanduser()
-    if not source.exists():
-        raise UserError(f"There is no folder or zip at {shown(os.fspath(source))}.")
-    source = source.resolve()
-    name = _dataset_name(dataset, source)
+    is_folder = _is_folder(source)
+    source = source.resolve() if isinstance(source, Path) else source
+    name = _dataset_name(dataset, source, is_folder)
     known_classes = _known_classes(engine, name, synthetic)
     report = _Throttled(progress)
     root, unpacking_rejected = source, ()
-    if not source.is_dir():
-        unpacked = unpack(settings, source, lambda done, total: report(done, total, "Unpacking the zip"))
+    if not is_folder:
+        unpacked = _unpacked(settings, source, report)
         root, unpacking_rejected = unpacked.folder.resolve(), unpacked.rejected
     scan = (
-        scan_csv(_find_labels(labels, root), root, known_classes)
+        scan_csv(find_labels(labels, root), root, known_classes)
         if labels
         else scan_folder(root, known_classes, lambda done: report(done, 0, "Listing the files"))
     )
@@ -125,8 +128,38 @@ def import_cells(
         return _report(session, dataset_id, added, rejected)
 
 
-def _dataset_name(dataset: str | None, source: Path) -> str:
-    name = (dataset if dataset is not None else source.name if source.is_dir() else source.stem).strip()
+def _is_folder(source: Place) -> bool:
+    """Whether cells lie in it, and not in a zip."""
+    try:
+        found = kind(source)
+    except UserError as error:
+        raise UserError(f"{shown(str(source))} cannot be imported: {error}.") from None
+    if found is None:
+        raise UserError(f"There is no folder or zip at {shown(str(source))}.")
+    return found == "folder"
+
+
+def _unpacked(settings: Settings, archive: Place, report: "_Throttled") -> Unpacked:
+    def unpacking(done: int, total: int) -> None:
+        report(done, total, "Unpacking the zip")
+
+    if isinstance(archive, Path):
+        return unpack(settings, archive, unpacking)
+    settings.uploads.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.uploads, prefix=".fetching-") as folder:
+        file = Path(folder) / archive.name
+        report(0, 0, "Fetching the zip")
+        try:
+            download(archive, file, files_in(archive.parent)[archive.name])
+        except UserError as error:
+            raise UserError(f"{shown(str(archive))} cannot be imported: {error}.") from None
+        return unpack(settings, file, unpacking)
+
+
+def _dataset_name(dataset: str | None, source: Place, is_folder: bool) -> str:
+    """As it is asked for, or as the source is called; a whole bucket has no other name than its address."""
+    called = (source.name if is_folder else source.stem) or str(source).rpartition("//")[2].strip("/")
+    name = (dataset if dataset is not None else called).strip()
     if not name:
         raise UserError("The dataset needs a name.")
     problem = name_problem(name, "dataset")
@@ -148,12 +181,21 @@ def _known_classes(engine: sa.Engine, name: str, synthetic: bool) -> list[str]:
     return found.classes
 
 
-def _find_labels(labels: Path, root: Path) -> Path:
-    """The CSV where it is named, or inside the imported folder or zip."""
-    for path in (labels.expanduser(), root / labels):
-        if path.is_file():
-            return path.resolve()
-    raise UserError(f"There is no CSV at {shown(os.fspath(labels))}.")
+def find_labels(labels: Place, root: Place) -> Place:
+    """The CSV where it is named, or inside the imported folder or zip.
+
+    Raises:
+        UserError: it is in neither place, or object storage cannot be used.
+    """
+    labels = labels.expanduser()
+    inside = () if is_object(labels) or labels.is_absolute() else (root / str(labels),)
+    for path in (labels, *inside):
+        try:
+            if kind(path) == "file":
+                return path.resolve() if isinstance(path, Path) else path
+        except UserError as error:
+            raise UserError(f"The CSV {shown(str(path))} cannot be read: {error}.") from None
+    raise UserError(f"There is no CSV at {shown(str(labels))}.")
 
 
 def _read_all(
@@ -175,7 +217,10 @@ def _read_all(
         some = candidates[start : start + _AT_ONCE]
         return [_read(settings, pictures, candidate, known) for candidate in some]
 
-    for results in _in_threads(read, range(0, len(candidates), _AT_ONCE)):
+    threads = (os.cpu_count() or 1) + _MORE_THREADS_THAN_CORES
+    if is_object(candidates[0].path):
+        threads = AT_ONCE
+    for results in _in_threads(read, range(0, len(candidates), _AT_ONCE), threads):
         for result in results:
             if isinstance(result, Rejected):
                 rejected.append(result)
@@ -186,12 +231,11 @@ def _read_all(
     return readings
 
 
-def _in_threads(function: Callable[[int], Results], starts: Iterable[int]) -> Iterator[Results]:
+def _in_threads(function: Callable[[int], Results], starts: Iterable[int], threads: int) -> Iterator[Results]:
     """The function's results in the order of `starts`.
 
     Only so many calls are ahead as keep the threads busy: memory stays flat, and an interruption is not held up.
     """
-    threads = (os.cpu_count() or 1) + _MORE_THREADS_THAN_CORES
     waiting: deque[Future[Results]] = deque()
     with ThreadPoolExecutor(threads, "import") as pool:
         try:
@@ -218,6 +262,8 @@ def _read(
         if not is_made(picture):
             write_thumbnail(picture, image)
         return Reading(candidate, sha256, image.width, image.height, len(data))
+    except StoreUnusable as error:  # nor will the others be read
+        raise UserError(f"{candidate.file!r} cannot be read: {error}. Nothing was imported.") from None
     except UserError as error:
         return Rejected(candidate.shown, str(error))
 
@@ -253,19 +299,19 @@ def _report(session: Session, dataset_id: int, added: int, rejected: list[Reject
     )
 
 
-def _nothing_found(source: Path, rejected: list[Rejected]) -> str:
+def _nothing_found(source: Place, rejected: list[Rejected]) -> str:
     if rejected:
         return _nothing_imported(source, rejected)
     return (
-        f"There are no images in {shown(os.fspath(source))}: "
+        f"There are no images in {shown(str(source))}: "
         "it should hold a folder for each class, with BMP, PNG, JPEG, TIFF or WebP files."
     )
 
 
-def _nothing_imported(source: Path, rejected: list[Rejected]) -> str:
+def _nothing_imported(source: Place, rejected: list[Rejected]) -> str:
     first = min(rejected, key=lambda entry: entry.path)
     return (
-        f"Nothing in {shown(os.fspath(source))} could be imported; of {len(rejected)} files the first, "
+        f"Nothing in {shown(str(source))} could be imported; of {len(rejected)} files the first, "
         f"{first.path!r}, stays out because {first.reason}."
     )
 

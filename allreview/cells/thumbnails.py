@@ -12,6 +12,7 @@ from PIL import Image
 
 from allreview.cells.decoding import decode_rgb, read_bytes
 from allreview.errors import UserError
+from allreview.places import cell_file
 from allreview.settings import Settings
 
 SIDE = 160
@@ -84,7 +85,7 @@ def thumbnail(settings: Settings, sha256: str, path: Path | str) -> bytes:
     if made is not None:
         return made
     try:
-        data = read_bytes(Path(path))
+        data = read_bytes(cell_file(str(path)))
         if hashlib.sha256(data).hexdigest() != sha256:
             return placeholder()
         return make_thumbnail(settings, sha256, decode_rgb(data, settings.max_pixels)).read_bytes()

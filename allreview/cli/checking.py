@@ -15,11 +15,13 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import aliased
 
 import db
+from allreview.artefacts import available
 from allreview.cells.decoding import read_bytes
 from allreview.cells.thumbnails import thumbnail_path
 from allreview.errors import UserError
 from allreview.labels import wrongly_kept
 from allreview.models.pretrained import file_hash
+from allreview.places import AT_ONCE, cell_file, kind
 from allreview.settings import Settings
 from allreview.store import open_store
 from allreview.training.slots import living
@@ -37,6 +39,7 @@ from db.tables import (
     Subject,
 )
 
+MODEL_FILES = ("model.keras", "model.json")
 Progress = Callable[[int, int], None]
 
 LITTLE_DISK = 2 * 10**9
@@ -160,7 +163,8 @@ def _look(
     rows: Sequence[tuple[int, str, str | None]], deep: bool, progress: Progress
 ) -> Iterable[str | None]:
     """What is wrong with each file, or None."""
-    with ThreadPoolExecutor(os.cpu_count() or 1, "check") as pool:
+    remote = any("://" in (path or "") for _, _, path in rows)
+    with ThreadPoolExecutor(AT_ONCE if remote else os.cpu_count() or 1, "check") as pool:
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
             yield from pool.map(lambda row: _wrong_with(row[1], row[2], deep), batch)
@@ -170,10 +174,10 @@ def _look(
 def _wrong_with(sha256: str, path: str | None, deep: bool) -> str | None:
     if path is None:
         return "no file is known that holds this cell"
-    if not deep:
-        return None if Path(path).is_file() else "the file is gone"
     try:
-        same = hashlib.sha256(read_bytes(Path(path))).hexdigest() == sha256
+        if not deep:
+            return None if kind(cell_file(path)) == "file" else "the file is gone"
+        same = hashlib.sha256(read_bytes(cell_file(path))).hexdigest() == sha256
     except UserError as error:
         return str(error)
     return None if same else "the file has changed since it was imported"
@@ -202,6 +206,9 @@ def _models(engine: sa.Engine, settings: Settings, findings: Findings) -> None:
         query = sa.select(Run.id, Run.model_hash).where(sa.or_(Run.model_hash.is_not(None), predicts))
         runs = list(session.execute(query.order_by(Run.id)))
     for run_id, model_hash in runs:
+        lacking = [name for name in MODEL_FILES if not (settings.run_folder(run_id) / name).is_file()]
+        if lacking and model_hash and available(settings, run_id, MODEL_FILES) == list(MODEL_FILES):
+            continue  # another machine has it, and hashes it
         wrong = _wrong_with_model(settings.run_folder(run_id), model_hash)
         if wrong:
             findings.problem(

@@ -1,6 +1,5 @@
 """`import` and `demo`: cells into the store."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,27 +13,38 @@ if TYPE_CHECKING:
 
 def import_(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="A folder of images, or a zip. A folder for each class."),
+        str,
+        typer.Argument(
+            metavar="DIR",
+            help="A folder of images, or a zip; s3://bucket/folder too. A folder for each class.",
+        ),
     ],
     dataset: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Into this dataset; without it, the one named like the folder."),
     ] = None,
     labels: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="CSV", help="path,label,subject: overrides what names and folders say."),
     ] = None,
     json: Json = False,
 ) -> None:
     """Import the cells of a folder or a zip. Repeating it adds nothing."""
     from allreview.cells.importing import import_cells
+    from allreview.places import place
     from allreview.store import open_store
 
     settings = output.settings()
     engine = open_store(settings)
     with output.progress("Importing") as progress:
-        report = import_cells(engine, settings, source, dataset=dataset, labels=labels, progress=progress)
+        report = import_cells(
+            engine,
+            settings,
+            place(source),
+            dataset=dataset,
+            labels=place(labels) if labels is not None else None,
+            progress=progress,
+        )
     _tell(report, json)
 
 

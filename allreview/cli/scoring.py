@@ -14,10 +14,10 @@ _SHOWN = ("accuracy", "balanced_accuracy", "weighted_f1", "auroc", "ece")
 def evaluate(
     run_id: RunId,
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A labelled folder, laid out as for `import`.")
+        str, typer.Argument(metavar="DIR", help="A labelled folder, laid out as for `import`.")
     ],
     labels: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="CSV", help="path,label,subject: overrides what names and folders say."),
     ] = None,
     predictions: Annotated[
@@ -26,6 +26,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a run on a labelled folder that was never imported."""
+    from allreview.places import place
     from allreview.store import open_store
     from allreview.training.inference import evaluate_folder
 
@@ -35,8 +36,8 @@ def evaluate(
             settings,
             open_store(settings),
             run_id,
-            folder,
-            labels=labels,
+            place(folder),
+            labels=place(labels) if labels is not None else None,
             predictions=predictions,
             progress=progress,
         )
@@ -54,15 +55,16 @@ def evaluate(
 
 def predict(
     run_id: RunId,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Images, of any readable format.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Images, of any readable format.")],
     json: Json = False,
 ) -> None:
     """Classify images. A file that cannot be used is listed with the reason, and the rest is classified."""
+    from allreview.places import place
     from allreview.training.inference import predict_files
 
     settings = output.settings()
     with output.quiet_libraries(settings.logs / "libraries.log"), output.progress("Classifying") as progress:
-        found = predict_files(settings, run_id, files, progress)
+        found = predict_files(settings, run_id, [place(file) for file in files], progress)
     if json:
         output.emit(found)
         return

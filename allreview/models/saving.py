@@ -19,15 +19,18 @@ import tensorflow as tf
 from PIL import Image
 
 import allreview
+from allreview.artefacts import obtain
 from allreview.cells.decoding import cell_pixels
 from allreview.errors import UserError
 from allreview.models.building import preprocess_of, preprocessing_of
 from allreview.models.pretrained import file_hash
 from allreview.models.symmetries import of_one_way, ways_of
 from allreview.recipe import Recipe, make_recipe
+from allreview.settings import Settings
 
 MODEL_FILE = "model.keras"
 DESCRIPTION_FILE = "model.json"
+MODEL_FILES = (MODEL_FILE, DESCRIPTION_FILE)
 DESCRIPTION_FORMAT = 1
 
 
@@ -150,6 +153,16 @@ def load_model(folder: Path) -> TrainedModel:
     if model.output_shape[-1] != len(classes):
         raise UserError(f"{path} does not fit the class names beside it: restore both files, or train again.")
     return TrainedModel(model, recipe, classes, temperature)
+
+
+def load_model_of(settings: Settings, run_id: int) -> TrainedModel:
+    """The model of a run, which another machine may have trained.
+
+    Raises:
+        UserError: as `load_model`, or artefacts cannot be read.
+    """
+    obtain(settings, run_id, MODEL_FILES)
+    return load_model(settings.run_folder(run_id))
 
 
 def put_in_place(temporary: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from allreview.artefacts import obtain_if_can
 from allreview.cells.decoding import foreground
 from allreview.errors import UserError
 from allreview.settings import Settings
@@ -71,7 +72,9 @@ def load_heatmap(settings: Settings, run_id: int, method: str, sha256: str) -> H
 
 
 def missing(settings: Settings, run_id: int, method: str, shas: Iterable[str]) -> list[str]:
-    """Those of the cells that have no stored heat map yet, in the order given."""
+    """Those of the cells that have no stored heat map yet, in the order given. What another machine made counts."""
+    shas = list(shas)
+    obtain_if_can(settings, run_id, [f"saliency/{method}/{sha256}.png" for sha256 in shas])
     return [sha256 for sha256 in shas if not heatmap_path(settings, run_id, method, sha256).is_file()]
 
 

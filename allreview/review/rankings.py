@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
+from allreview.artefacts import obtain_if_can
 from allreview.errors import UserError
 from allreview.labels import current_label, standing
 from allreview.settings import Settings
@@ -93,7 +94,7 @@ class MapPoints:
 
 def out_of_fold(settings: Settings, run_id: int) -> OutOfFold | None:
     """The run's out-of-fold probabilities; None where there are none."""
-    found = _load(settings.run_folder(run_id) / OUT_OF_FOLD, ("classes", "probabilities"))
+    found = _load(_file(settings, run_id, OUT_OF_FOLD), ("classes", "probabilities"))
     return (
         None
         if found is None
@@ -103,12 +104,12 @@ def out_of_fold(settings: Settings, run_id: int) -> OutOfFold | None:
 
 def neighbours(settings: Settings, run_id: int) -> Neighbours | None:
     """The run's neighbours; None where there are none."""
-    return read_neighbours(settings.run_folder(run_id) / NEIGHBOURS)
+    return read_neighbours(_file(settings, run_id, NEIGHBOURS))
 
 
 def cell_map(settings: Settings, run_id: int) -> CellMap | None:
     """The run's map; while it is not made yet the plane of its features, None where there is neither."""
-    found = read_map(settings.run_folder(run_id) / MAP)
+    found = read_map(_file(settings, run_id, MAP))
     if found is not None:
         return found
     near = neighbours(settings, run_id)
@@ -204,6 +205,11 @@ def save(path: Path, found: OutOfFold | Neighbours | CellMap) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _file(settings: Settings, run_id: int, name: str) -> Path:
+    obtain_if_can(settings, run_id, [name])
+    return settings.run_folder(run_id) / name
 
 
 def _load(path: Path, names: tuple[str, ...]) -> dict[str, Any] | None:

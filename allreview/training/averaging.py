@@ -16,7 +16,7 @@ from allreview.errors import UserError
 from allreview.models.averaging import average_models
 from allreview.models.backbones import backbone_named
 from allreview.models.pretrained import joint_hash
-from allreview.models.saving import TrainedModel, load_model, save_model
+from allreview.models.saving import TrainedModel, load_model_of, save_model
 from allreview.settings import Settings
 from allreview.training import machine
 from allreview.training.progress import RunProgress
@@ -121,7 +121,7 @@ def _in_order(run: RunRow, members: list[RunRow]) -> list[RunRow]:
 
 def _model(settings: Settings, run: RunRow, member: RunRow) -> TrainedModel:
     try:
-        model = load_model(settings.run_folder(member.id))
+        model = load_model_of(settings, member.id)
     except UserError as error:
         raise UserError(f"Its member, run {member.id}, cannot be used: {error}") from None
     if model.classes != run.classes:

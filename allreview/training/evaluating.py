@@ -1,25 +1,22 @@
 """The step after the fit: predict every cell of the snapshot, and keep predictions and figures."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
 
 import db
-from allreview.cells.decoding import read_rgb
 from allreview.evaluation.calibration import tempered
 from allreview.evaluation.summaries import run_metrics
-from allreview.models.saving import TrainedModel, load_model
+from allreview.models.saving import TrainedModel, load_model_of
 from allreview.settings import Settings
 from allreview.training import averaging
-from allreview.training.pipeline import by_features, load
+from allreview.training.features import decoded
+from allreview.training.pipeline import by_features, cell_images, load
 from allreview.training.progress import RunProgress
 from allreview.training.runs import RunRow
 from allreview.training.snapshots import SnapshotLine
 from db.tables import Prediction, Run
-
-_BATCH = 32
 
 
 def evaluate_run(engine: sa.Engine, settings: Settings, run_id: int) -> None:
@@ -45,7 +42,7 @@ def _probabilities(
     if run.recipe.mode == "features":
         assert run.temperature is not None
         return tempered(by_features(run, cells, settings, progress)[1], run.temperature)
-    model = load_model(settings.run_folder(run.id))
+    model = load_model_of(settings, run.id)
     assert model.classes == run.classes
     return _predict(model, cells, settings, progress)
 
@@ -53,13 +50,12 @@ def _probabilities(
 def _predict(
     model: TrainedModel, cells: list[SnapshotLine], settings: Settings, progress: RunProgress
 ) -> np.ndarray:
-    found = []
-    for start in range(0, len(cells), _BATCH):
+    found, done = [], 0
+    for batch, pixels in decoded(cell_images(cells), model.recipe, settings.max_pixels):
         progress.check()
-        batch = cells[start : start + _BATCH]
-        pixels = model.prepare([read_rgb(Path(cell.path), settings.max_pixels) for cell in batch])
         found.append(model.probabilities(pixels))
-        progress.on_batch(start + len(batch), len(cells), 0.0, 0.0)
+        done += len(batch)
+        progress.on_batch(done, len(cells), 0.0, 0.0)
     return np.concatenate(found)
 
 

@@ -17,9 +17,11 @@ import sqlalchemy as sa
 from PIL import Image
 
 import db
+from allreview.artefacts import obtain
 from allreview.cells.decoding import decode_rgb, read_bytes
 from allreview.errors import UserError
-from allreview.models.saving import TrainedModel, load_model
+from allreview.models.saving import MODEL_FILES, TrainedModel, load_model
+from allreview.places import AT_ONCE, File, cell_file, is_object
 from allreview.review import overlays, saliency
 from allreview.review.queues import queue_of
 from allreview.settings import Settings
@@ -44,7 +46,7 @@ class _Wanted:
 
     sha256: str
     label: str
-    path: Path
+    path: File
 
 
 def explain_run(engine: sa.Engine, settings: Settings, run_id: int) -> None:
@@ -73,7 +75,7 @@ def _explain(
     batches = list(_batches(wanted, min(_TOGETHER.get(method, _SLOW_TOGETHER) for method in methods)))
     saving: list[Future[None]] = []
     pictures = _threads.submit(_pictures, settings, batches[0])
-    model = _model(settings.run_folder(run_id))
+    model = _model(settings, run_id)
     for batch, following in zip(batches, [*batches[1:], None], strict=True):
         read = pictures.result()
         if following is not None:
@@ -96,7 +98,7 @@ def _wanted(engine: sa.Engine, run_id: int, cell_ids: Sequence[int]) -> list[_Wa
     """Those of the cells that the run predicted, in the order given."""
     with db.reading(engine) as session:
         rows = {
-            cell_id: _Wanted(sha, label, Path(path))
+            cell_id: _Wanted(sha, label, cell_file(path))
             for cell_id, sha, label, path in session.execute(
                 sa.select(Cell.id, Cell.sha256, Prediction.label, sa.func.min(CellFile.path))
                 .join(Prediction, sa.and_(Prediction.cell_id == Cell.id, Prediction.run_id == run_id))
@@ -126,16 +128,23 @@ def _batches(cells: list[_Wanted], together: int) -> Iterator[list[_Wanted]]:
 
 def _pictures(settings: Settings, cells: Sequence[_Wanted]) -> dict[_Wanted, Image.Image]:
     """The cells whose files are still what was imported, decoded."""
-    found: dict[_Wanted, Image.Image] = {}
-    for cell in cells:
+
+    def read(cell: _Wanted) -> Image.Image | None:
         try:
             data = read_bytes(cell.path)
             if hashlib.sha256(data).hexdigest() != cell.sha256:
                 raise UserError("the file is not the one that was imported")
-            found[cell] = decode_rgb(data, settings.max_pixels)
+            return decode_rgb(data, settings.max_pixels)
         except UserError as error:
             log.warning("no heat map of %s: %s", cell.path.name, error)
-    return found
+            return None
+
+    if not any(is_object(cell.path) for cell in cells):
+        read_all = map(read, cells)
+    else:
+        with ThreadPoolExecutor(min(AT_ONCE, len(cells))) as pool:
+            read_all = list(pool.map(read, cells))
+    return {cell: image for cell, image in zip(cells, read_all, strict=True) if image is not None}
 
 
 def _save(settings: Settings, run_id: int, method: str, cells: Sequence[_Wanted], maps: np.ndarray) -> None:
@@ -143,11 +152,12 @@ def _save(settings: Settings, run_id: int, method: str, cells: Sequence[_Wanted]
         overlays.save_heatmap(settings, run_id, method, cell.sha256, heatmap)
 
 
-def _model(folder: Path) -> TrainedModel:
+def _model(settings: Settings, run_id: int) -> TrainedModel:
     """The run's model, kept from one request to the next; loaded once when two ask for it at the same time, while
     requests for other runs go on."""
+    obtain(settings, run_id, MODEL_FILES)
     try:
-        return _loading(folder).result()
+        return _loading(settings.run_folder(run_id)).result()
     except Exception:
         _loading.cache_clear()
         raise

@@ -15,6 +15,7 @@ import db
 from allreview.cells.decoding import cell_pixels, read_rgb
 from allreview.cells.naming import shown
 from allreview.errors import UserError
+from allreview.places import cell_file
 from allreview.settings import Settings
 from allreview.training.inference import load_run_model, run_with_model
 from allreview.training.runs import RunRow
@@ -109,7 +110,7 @@ def _cells(engine: sa.Engine, settings: Settings, run: RunRow, model: "TrainedMo
         if len(found) == COMPARED:
             break
         try:
-            found.append(cell_pixels(read_rgb(Path(path), settings.max_pixels), size, model.recipe.crop))
+            found.append(cell_pixels(read_rgb(cell_file(path), settings.max_pixels), size, model.recipe.crop))
         except UserError:
             continue
     return np.stack(found) if found else np.empty((0, size, size, 3), dtype=np.uint8)

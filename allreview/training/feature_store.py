@@ -30,7 +30,10 @@ import numpy as np
 FORMAT = 2
 """Raise it when decoding, resizing or the files change, so that older features are not mixed with new ones."""
 
-_KEY_FILE = "key.json"
+KEY_FILE = "key.json"
+SHARED = "shared"
+"""In the name of a segment that other machines may have, so that nothing is added to it any more."""
+
 _HASH_BYTES, _KEY_BYTES = 32, 36
 _BLOCK = 1024  # rows copied at a time
 
@@ -78,7 +81,7 @@ class FeatureFolder:
     def writer(self, width: int) -> "Writer":
         """Somebody who adds vectors of this length; to be closed."""
         self.path.mkdir(parents=True, exist_ok=True)
-        key = self.path / _KEY_FILE
+        key = self.path / KEY_FILE
         if not key.exists():
             temporary = self.path / f"{uuid.uuid4().hex}.tmp"
             try:
@@ -91,7 +94,7 @@ class FeatureFolder:
 
     def _touch(self) -> None:
         with suppress(OSError):  # somebody may be removing it
-            os.utime(self.path / _KEY_FILE)
+            os.utime(self.path / KEY_FILE)
 
 
 class Writer:
@@ -184,6 +187,21 @@ def remove(folder: Path) -> bool:
     return True
 
 
+def close_segments(folder: Path) -> None:
+    """Give the segments that nobody writes to the names of such as are never written to again."""
+    for keys in folder.glob("*.keys"):
+        vectors = keys.with_suffix(".vectors")
+        if f".{SHARED}." in keys.name or not vectors.exists():
+            continue
+        with suppress(OSError), keys.open("r+b") as file:
+            if _locked(file) and _size(file) >= _KEY_BYTES:
+                name, _, rest = keys.name.partition(".")
+                closed = folder / f"{name}.{SHARED}.{rest}"
+                # Who reads at this moment finds keys without vectors, and passes the segment over.
+                vectors.rename(closed.with_suffix(".vectors"))
+                keys.rename(closed)
+
+
 def sweep(root: Path) -> None:
     """Remove what a removal that was cut off has left."""
     for path in _entries(root):
@@ -242,6 +260,8 @@ def _width(path: Path) -> int:
 def _free_segment(folder: Path, width: int) -> tuple[BinaryIO, BinaryIO]:
     """Keys and vectors of a segment, locked: one that nobody writes to, or a new one."""
     for path in sorted(folder.glob(f"*.{width}.keys")):
+        if f".{SHARED}." in path.name:
+            continue
         file = path.open("r+b", buffering=0)
         if _locked(file) and path.with_suffix(".vectors").exists():
             return file, path.with_suffix(".vectors").open("r+b", buffering=0)
@@ -273,13 +293,11 @@ def _locked(file: BinaryIO) -> bool:
 
 def _looked_at(folder: Path) -> Stored:
     try:
-        key = json.loads((folder / _KEY_FILE).read_text(encoding="utf-8"))
+        key = json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         key = {}
     files = [file.stat() for file in _entries(folder)]
-    moment = max(
-        (file.stat().st_mtime for file in (folder / _KEY_FILE, folder) if file.exists()), default=0.0
-    )
+    moment = max((file.stat().st_mtime for file in (folder / KEY_FILE, folder) if file.exists()), default=0.0)
     cells = [segment.starts for segment in _segments(folder)]
     return Stored(
         folder,

@@ -28,10 +28,12 @@ from allreview.errors import UserError
 from allreview.models.backbones import backbone_named
 from allreview.models.building import build_backbone
 from allreview.models.pretrained import file_hash
+from allreview.places import AT_ONCE, is_object
 from allreview.recipe import BackboneName, Recipe
 from allreview.settings import EngineName, Settings
 from allreview.training import threads
 from allreview.training.engines import BATCH, Computing, Engine, engine_for, intended
+from allreview.training.feature_sharing import obtain_features, share_features
 from allreview.training.feature_store import FORMAT, FeatureFolder, Writer
 from allreview.training.views import ORIGINAL, CellImage, View
 
@@ -83,7 +85,8 @@ def cached_features(
     found = np.empty((len(cells), ends[-1]), dtype=np.float32)
     columns = [found[:, end - shelf.width : end] for end, shelf in zip(ends, shelves, strict=True)]
     present = [shelf.folder.read(hashes, part) for shelf, part in zip(shelves, columns, strict=True)]
-    if _settle(shelf for shelf, whole in zip(shelves, present, strict=True) if not whole.all()):
+    wanting = [shelf for shelf, whole in zip(shelves, present, strict=True) if not whole.all()]
+    if obtain_features(settings, _folders(wanting)) or _settle(wanting):
         return cached_features(images, recipe, weights, settings, view=view, progress=progress, check=check)
     place = {sha256: row for row, sha256 in enumerate(hashes)}
     parts = dict(zip(shelves, columns, strict=True))
@@ -137,7 +140,8 @@ def lacking_features(
     for shelf in shelves:
         known = shelf.folder.known([cell.sha256 for cell in cells[shelf.view]])
         lacking[shelf] = [cell for cell, there in zip(cells[shelf.view], known, strict=True) if not there]
-    if _settle(shelf for shelf, missing in lacking.items() if missing):
+    wanting = [shelf for shelf, missing in lacking.items() if missing]
+    if obtain_features(settings, _folders(wanting)) or _settle(wanting):
         return lacking_features(wanted, recipe, weights, settings)
     return Lacking(lacking, sum(len(cells[shelf.view]) for shelf in shelves), recipe, settings)
 
@@ -301,6 +305,10 @@ def _shelves(
     return found
 
 
+def _folders(shelves: Iterable[_Shelf]) -> list[Path]:
+    return [shelf.folder.path for shelf in shelves]
+
+
 def _settle(shelves: Iterable[_Shelf]) -> bool:
     """Make the backbones ready to compute, and say whether any does so otherwise than was thought: its features
     then have another key."""
@@ -327,8 +335,8 @@ def _compute(
     started, found, computed = time.perf_counter(), total - left, 0
     progress(found, total, 0.0)
     waiting: dict[FrozenBackbone, list[tuple[_Shelf, str, np.ndarray]]] = {}
+    writers: dict[_Shelf, Writer] = {}
     with ExitStack() as stack:
-        writers: dict[_Shelf, Writer] = {}
 
         def compute(backbone: FrozenBackbone) -> None:
             nonlocal computed
@@ -352,7 +360,9 @@ def _compute(
             return {view: view.of(pixels, cell, recipe) for view in asked}
 
         largest = max(map(len, wanted.values()), default=1)
-        for cell, shown in _in_threads(cells.values(), views, ahead=max(2 * BATCH // largest, 2)):
+        for cell, shown in _in_threads(
+            cells.values(), views, ahead=max(2 * BATCH // largest, 2), threads=_threads(cells.values())
+        ):
             for shelf in wanted[cell.sha256]:
                 batch = waiting.setdefault(shelf.backbone, [])
                 batch.append((shelf, cell.sha256, shown[shelf.view]))
@@ -360,6 +370,7 @@ def _compute(
                     compute(shelf.backbone)
         for backbone in list(waiting):
             compute(backbone)
+    share_features(settings, _folders(writers))
 
 
 def decoded(
@@ -371,17 +382,22 @@ def decoded(
     Raises:
         UserError: a file cannot be read or has changed; names it.
     """
-    read = _in_threads(images, lambda image: read_cell(image, recipe, max_pixels), ahead=2 * BATCH)
+    read = _in_threads(
+        images,
+        lambda image: read_cell(image, recipe, max_pixels),
+        ahead=2 * BATCH,
+        threads=_threads(images),
+    )
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
         yield batch, np.stack([next(read)[1] for _ in batch])
 
 
 def _in_threads(
-    items: Iterable[_Item], work: Callable[[_Item], _Result], *, ahead: int
+    items: Iterable[_Item], work: Callable[[_Item], _Result], *, ahead: int, threads: int
 ) -> Iterator[tuple[_Item, _Result]]:
     """Each item with what `work` gives for it, in order; threads work on so many of them ahead."""
-    pool = ThreadPoolExecutor(max_workers=threads.count())
+    pool = ThreadPoolExecutor(max_workers=threads)
     waiting: deque[tuple[_Item, Future[_Result]]] = deque()
     try:
         for item in items:
@@ -394,3 +410,8 @@ def _in_threads(
             yield first, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _threads(images: Iterable[CellImage]) -> int:
+    """A thread a core; more where cells come from object storage, because those mostly wait."""
+    return AT_ONCE if any(is_object(image.path) for image in images) else threads.count()

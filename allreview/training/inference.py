@@ -18,11 +18,14 @@ import numpy as np
 import sqlalchemy as sa
 
 import db
+from allreview.artefacts import available
 from allreview.cells.decoding import cell_pixels, decode_rgb, read_bytes
+from allreview.cells.importing import find_labels
 from allreview.cells.naming import class_key, class_problem, shown
 from allreview.cells.scanning import Candidate, Rejected, scan_csv, scan_folder
 from allreview.errors import UserError
 from allreview.evaluation.metrics import evaluate, per_subject
+from allreview.places import AT_ONCE, File, Place, is_object, kind
 from allreview.settings import Settings
 from allreview.store import open_store
 from allreview.training.runs import RunRow, get_run
@@ -54,9 +57,9 @@ def load_run_model(engine: sa.Engine, settings: Settings, run_id: int) -> "Train
         UserError: there is no such run, it has no model (yet), or the model is damaged.
     """
     run_with_model(engine, settings, run_id)
-    from allreview.models.saving import load_model
+    from allreview.models.saving import load_model_of
 
-    return load_model(settings.run_folder(run_id))
+    return load_model_of(settings, run_id)
 
 
 def run_with_model(engine: sa.Engine, settings: Settings, run_id: int) -> RunRow:
@@ -68,8 +71,7 @@ def run_with_model(engine: sa.Engine, settings: Settings, run_id: int) -> RunRow
     with db.reading(engine) as session:
         run = get_run(session, run_id, with_epochs=False)
         saved = session.scalar(sa.select(Run.model_hash).where(Run.id == run_id))
-    folder = settings.run_folder(run_id)
-    if saved is None and not (folder / "model.json").is_file():
+    if saved is None and not available(settings, run_id, ["model.json"]):
         reasons = {
             "queued": "it has not begun: wait for its first epochs",
             "running": "it is still training: wait until it has ended, or stop it",
@@ -81,7 +83,7 @@ def run_with_model(engine: sa.Engine, settings: Settings, run_id: int) -> RunRow
 
 
 def predict_files(
-    settings: Settings, run_id: int, files: Sequence[Path], progress: Progress | None = None
+    settings: Settings, run_id: int, files: Sequence[Place], progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """What the run's model says of each file, in the order given.
 
@@ -96,11 +98,11 @@ def predict_files(
     engine = open_store(settings)
     run_with_model(engine, settings, run_id)
     if not any(_is_file(path) for path in files):
-        raise UserError(f"There is no file at {shown(os.fspath(files[0]))}.")
+        raise UserError(f"There is no file at {shown(str(files[0]))}.")
     model = load_run_model(engine, settings, run_id)
     found: list[dict[str, Any]] = []
     for path, image, row in _judged(model, files, settings.max_pixels, progress):
-        entry: dict[str, Any] = {"path": shown(os.fspath(path))}
+        entry: dict[str, Any] = {"path": shown(str(path))}
         if row is None:
             found.append(entry | {"error": image.problem})
         else:
@@ -118,9 +120,9 @@ def evaluate_folder(
     settings: Settings,
     engine: sa.Engine,
     run_id: int,
-    folder: Path,
+    folder: Place,
     *,
-    labels: Path | None = None,
+    labels: Place | None = None,
     predictions: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -137,12 +139,18 @@ def evaluate_folder(
             does not know.
     """
     folder = folder.expanduser()
-    if not folder.is_dir():
-        raise UserError(f"There is no folder at {shown(os.fspath(folder))}. (A zip must be unpacked first.)")
+    try:
+        is_folder = kind(folder) == "folder"
+    except UserError as error:
+        raise UserError(f"{shown(str(folder))} cannot be scored: {error}.") from None
+    if not is_folder:
+        raise UserError(f"There is no folder at {shown(str(folder))}. (A zip must be unpacked first.)")
     if predictions is not None:
         _require_writable(predictions)
     run = run_with_model(engine, settings, run_id)
-    candidates, rejected = _labelled(folder.resolve(), labels, run.classes)
+    candidates, rejected = _labelled(
+        folder.resolve() if isinstance(folder, Path) else folder, labels, run.classes
+    )
     model = load_run_model(engine, settings, run_id)
     rows: list[tuple[Candidate, str, np.ndarray]] = []
     paths = [candidate.path for candidate, _ in candidates]
@@ -173,10 +181,14 @@ def evaluate_folder(
 
 
 def _labelled(
-    root: Path, labels: Path | None, classes: Sequence[str]
+    root: Place, labels: Place | None, classes: Sequence[str]
 ) -> tuple[list[tuple[Candidate, str]], list[Rejected]]:
     """Every candidate with its label in the model's spelling; files without a label are rejected."""
-    scan = scan_csv(_csv(labels, root), root, classes) if labels is not None else scan_folder(root, classes)
+    scan = (
+        scan_csv(find_labels(labels, root), root, classes)
+        if labels is not None
+        else scan_folder(root, classes)
+    )
     spelling = {class_key(name): name for name in classes}
     kept: list[tuple[Candidate, str]] = []
     rejected = list(scan.rejected)
@@ -200,24 +212,18 @@ def _labelled(
     return kept, rejected
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(path: Place) -> bool:
     try:
-        return path.is_file()
+        return path.is_file() if isinstance(path, Path) else kind(path) == "file"
+    except UserError as error:
+        raise UserError(f"{shown(str(path))!r} cannot be used: {error}.") from None
     except (OSError, ValueError):  # a name too long, a NUL
         return False
 
 
-def _csv(labels: Path, root: Path) -> Path:
-    """The CSV where it is named, or inside the folder."""
-    for path in (labels.expanduser(), root / labels):
-        if path.is_file():
-            return path.resolve()
-    raise UserError(f"There is no CSV at {shown(os.fspath(labels))}.")
-
-
 def _judged(
-    model: "TrainedModel", paths: Sequence[Path], max_pixels: int, progress: Progress | None
-) -> Iterator[tuple[Path, _Image, np.ndarray | None]]:
+    model: "TrainedModel", paths: Sequence[File], max_pixels: int, progress: Progress | None
+) -> Iterator[tuple[File, _Image, np.ndarray | None]]:
     """Each path with its image and its probabilities [classes], None where there is no image.
 
     Files are decoded in threads while the network works on the batch before; few batches are in memory.
@@ -234,10 +240,11 @@ def _judged(
 
 
 def _decoded(
-    model: "TrainedModel", paths: Sequence[Path], max_pixels: int
-) -> Iterator[tuple[Sequence[Path], list[_Image]]]:
-    with ThreadPoolExecutor(os.cpu_count() or 1, "decode") as pool:
-        ahead: deque[tuple[Sequence[Path], list[Future[_Image]]]] = deque()
+    model: "TrainedModel", paths: Sequence[File], max_pixels: int
+) -> Iterator[tuple[Sequence[File], list[_Image]]]:
+    remote = any(map(is_object, paths))
+    with ThreadPoolExecutor(AT_ONCE if remote else os.cpu_count() or 1, "decode") as pool:
+        ahead: deque[tuple[Sequence[File], list[Future[_Image]]]] = deque()
         try:
             for start in range(0, len(paths), _BATCH):
                 batch = paths[start : start + _BATCH]
@@ -250,11 +257,11 @@ def _decoded(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _complete(batch: Sequence[Path], futures: list[Future[_Image]]) -> tuple[Sequence[Path], list[_Image]]:
+def _complete(batch: Sequence[File], futures: list[Future[_Image]]) -> tuple[Sequence[File], list[_Image]]:
     return batch, [future.result() for future in futures]
 
 
-def _read(model: "TrainedModel", path: Path, max_pixels: int) -> _Image:
+def _read(model: "TrainedModel", path: File, max_pixels: int) -> _Image:
     try:
         data = read_bytes(path)
         pixels = cell_pixels(decode_rgb(data, max_pixels), model.recipe.image_size, model.recipe.crop)
@@ -313,8 +320,8 @@ def _write_predictions(
         ) from None
 
 
-def _nothing_usable(folder: Path, rejected: Sequence[Rejected]) -> str:
-    where = shown(os.fspath(folder))
+def _nothing_usable(folder: Place, rejected: Sequence[Rejected]) -> str:
+    where = shown(str(folder))
     if not rejected:
         return f"There are no images in {where}: it should hold a folder for each class."
     first = min(rejected, key=lambda entry: entry.path)

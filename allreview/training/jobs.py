@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 import db
+from allreview.artefacts import available
 from allreview.errors import UserError
 from allreview.models.pretrained import availability
 from allreview.recipe import BackboneName, Recipe, make_recipe
@@ -166,7 +167,7 @@ class _Submission:
         return min(kept, default=None)
 
     def _has_model(self, run: Run) -> bool:
-        return (self._settings.run_folder(run.id) / "model.keras").is_file()
+        return bool(available(self._settings, run.id, ["model.keras"]))
 
     def _before(self, member: Recipe, parent_id: int | None) -> int | None:
         """The run of the same backbone among the members of the parent: what the member is a retrain of."""

@@ -19,6 +19,7 @@ from allreview.models import pretrained
 from allreview.models.building import temper
 from allreview.models.saving import TrainedModel, save_model
 from allreview.models.symmetries import over_symmetries
+from allreview.places import cell_file
 from allreview.recipe import BackboneName, Recipe
 from allreview.settings import Settings
 from allreview.training import fitting, machine
@@ -166,7 +167,7 @@ def indices(cells: list[SnapshotLine], classes: list[str]) -> np.ndarray:
 
 
 def cell_images(cells: list[SnapshotLine]) -> list[CellImage]:
-    return [CellImage(cell.sha256, Path(cell.path)) for cell in cells]
+    return [CellImage(cell.sha256, cell_file(cell.path)) for cell in cells]
 
 
 def features_of(

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
@@ -12,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from allreview.cells.decoding import cell_pixels, read_rgb
 from allreview.errors import UserError
+from allreview.places import cell_file
 from allreview.recipe import Recipe
 from allreview.settings import Settings
 from allreview.training.augmentation import augmented, cutmix, mixup
@@ -51,7 +51,7 @@ def previews(
     if not chosen:
         raise UserError("There are no cells to show: import some first.")
     pixels = [
-        cell_pixels(read_rgb(Path(path), settings.max_pixels), recipe.image_size, recipe.crop)
+        cell_pixels(read_rgb(cell_file(path), settings.max_pixels), recipe.image_size, recipe.crop)
         for _, _, path in chosen
     ]
     changed = np.stack([[augmented(cell, recipe, random) for _ in range(versions)] for cell in pixels])

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 import db
 from allreview.models.building import features_network
 from allreview.models.pretrained import file_hash
-from allreview.models.saving import TrainedModel, load_model
+from allreview.models.saving import TrainedModel, load_model_of
 from allreview.recipe import Recipe
 from allreview.review import rankings
 from allreview.review.rankings import CellMap, Neighbours, OutOfFold
@@ -307,7 +307,7 @@ def _network_features(
 ) -> list[np.ndarray]:
     """What the run's trained network, or each member's, gives to its head."""
     return [
-        _at_the_head(load_model(settings.run_folder(run_id)), cells, settings, progress)
+        _at_the_head(load_model_of(settings, run_id), cells, settings, progress)
         for run_id in run.members or [run.id]
     ]
 

@@ -1,11 +1,11 @@
 """The ways in which a cell is shown to a frozen backbone. Without Keras."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from allreview.places import File
 from allreview.recipe import Recipe
 from allreview.training.augmentation import SETTINGS, VERSION, augmented
 
@@ -15,7 +15,7 @@ class CellImage:
     """One cell to read: the SHA-256 of its file, and where a file with that content lies."""
 
     sha256: str
-    path: Path
+    path: File
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 
 import db
+from allreview import artefacts
 from allreview.errors import UserError
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
@@ -52,6 +53,8 @@ _SHARED_POLL_SECONDS = 0.2
 _LOOK_AFTER_SECONDS = 3.0
 _SLOT_PATIENCE = 3.0  # another process may be looking at the lock for an instant
 _LARGEST_SHARE = 0.25  # of the machine's memory that the worker may hold when a run begins
+_COPY_AGAIN_SECONDS = 60.0
+_NOT_COPIED = "Its files are not at ALLREVIEW_ARTEFACTS yet; the worker tries again."
 _last_work = time.monotonic()
 
 
@@ -87,6 +90,8 @@ def work(settings: Settings, *, leave_when_idle: bool = False) -> int:
     threading.Thread(target=_look_after_the_dead, args=(settings, name), daemon=True).start()
     log.info("worker %s is ready", name)
     told = threading.Event()
+    if settings.artefacts:
+        threading.Thread(target=_copy_again, args=(settings, engine, told), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
     patience = settings.worker_idle_minutes * 60 if leave_when_idle else float("inf")
@@ -122,6 +127,24 @@ def _look_after_the_dead(settings: Settings, name: str) -> None:
                         log.info("worker %s is dead; what it left unfinished is taken up", other)
         except Exception as error:  # the store may be away for a while
             log.warning("cannot look after other workers: %s", error)
+
+
+def _copy_again(settings: Settings, engine: sa.Engine, told: threading.Event) -> None:
+    """Now and then copy what could not be copied before."""
+    while not told.is_set():
+        try:
+            _note_copied(engine, artefacts.mirror_left(settings))
+        except Exception as error:
+            log.error("folders of runs are not copied", exc_info=error)
+        told.wait(_COPY_AGAIN_SECONDS)
+
+
+def _note_copied(engine: sa.Engine, run_ids: list[int]) -> None:
+    if run_ids:
+        with db.writing(engine) as session:
+            session.execute(
+                sa.update(Run).where(Run.id.in_(run_ids), Run.message == _NOT_COPIED).values(message=None)
+            )
 
 
 def _busy(engine: sa.Engine) -> bool:
@@ -257,11 +280,18 @@ def _attempt(run_id: int, step: str) -> None:
     begin_attempt(current_settings().run_folder(run_id), f"{step}, {epochs} epochs, {done} images")
 
 
+def _obtain_fit(run_id: int) -> None:
+    """Another machine's worker may have made the fit, and left the rest of the run to this one."""
+    if not (current_settings().run_folder(run_id) / "model.json").is_file():
+        artefacts.obtain_folder(current_settings(), run_id)
+
+
 @DBOS.step()
 def average_step(run_id: int) -> None:
     from allreview.training import averaging
 
     averaging.average(_engine(), current_settings(), run_id)
+    artefacts.mirror(current_settings(), run_id)
 
 
 @DBOS.step()
@@ -294,6 +324,7 @@ def fit_step(run_id: int) -> None:
     from allreview.training import pipeline
 
     pipeline.fit(_engine(), current_settings(), run_id)
+    artefacts.mirror(current_settings(), run_id)
 
 
 @DBOS.step()
@@ -301,6 +332,7 @@ def evaluate_step(run_id: int) -> None:
     _attempt(run_id, "evaluate")
     from allreview.training import evaluating
 
+    _obtain_fit(run_id)
     evaluating.evaluate_run(_engine(), current_settings(), run_id)
 
 
@@ -311,10 +343,13 @@ def keep_step(run_id: int) -> None:
 
     message = None
     try:
+        _obtain_fit(run_id)
         keeping.keep(_engine(), current_settings(), run_id)
     except Exception as error:
         message = f"Its files are not complete. {failures.sentence(error)}"
         log.error("the folder of run %s is not complete", run_id, exc_info=error)
+    if artefacts.mirror(current_settings(), run_id) is not None:
+        message = message or _NOT_COPIED
     with db.writing(_engine()) as session:
         session.execute(sa.update(Run).where(Run.id == run_id).values(stage=None, message=message))
 
@@ -328,6 +363,7 @@ def keep_stopped_step(run_id: int) -> None:
         keeping.keep(_engine(), current_settings(), run_id, state="stopped")
     except Exception as error:
         log.error("the folder of run %s is not complete", run_id, exc_info=error)
+    artefacts.mirror(current_settings(), run_id)
 
 
 @DBOS.step()
@@ -374,6 +410,7 @@ def map_step(run_id: int) -> None:
         ranking.draw_map(current_settings(), run_id)
     except Exception as error:
         log.error("the map of run %s is not drawn", run_id, exc_info=error)
+    artefacts.mirror(current_settings(), run_id)
 
 
 @DBOS.step()
@@ -385,6 +422,7 @@ def explain_step(run_id: int) -> None:
         explaining.explain_run(_engine(), current_settings(), run_id)
     except Exception as error:
         log.error("the head of the queue of run %s is not explained", run_id, exc_info=error)
+    artefacts.mirror(current_settings(), run_id)
 
 
 @DBOS.step()
@@ -392,6 +430,7 @@ def heatmaps_step(run_id: int, method: str, cell_ids: list[int]) -> None:
     from allreview.training import explaining
 
     explaining.explain_cells(_engine(), current_settings(), run_id, method, cell_ids)
+    artefacts.mirror(current_settings(), run_id)
 
 
 @DBOS.step()

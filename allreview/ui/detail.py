@@ -1,7 +1,5 @@
 """Everything known about one cell, in a dialog."""
 
-from pathlib import Path
-
 import streamlit as st
 
 import db
@@ -9,6 +7,7 @@ from allreview.cells.browsing import CellDetail, LogEntry, cell_detail
 from allreview.cells.decoding import read_rgb
 from allreview.cells.naming import class_title, shown
 from allreview.errors import UserError
+from allreview.places import cell_file
 from allreview.review import record_words
 from allreview.review.overlays import picture as large_picture
 from allreview.review.withholding import withheld_cells
@@ -58,7 +57,7 @@ def _dialog(run_id: int | None, test_predictions: bool) -> None:
 
 def _large(detail: CellDetail) -> None:
     try:
-        source = read_rgb(Path(detail.cell.path), context.settings().max_pixels)
+        source = read_rgb(cell_file(detail.cell.path), context.settings().max_pixels)
     except UserError:
         st.image(picture(detail.cell), alt=alt_text(detail.cell), width="stretch")
         st.caption("The original image cannot be read; this is the small picture made at import.")

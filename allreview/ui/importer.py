@@ -13,6 +13,7 @@ import db
 from allreview.cells.naming import class_title, shown
 from allreview.cells.summaries import tied_subjects
 from allreview.errors import UserError
+from allreview.places import Place, place
 from allreview.ui import context
 from allreview.ui.words import inert
 from allreview.wording import listed, plural
@@ -55,7 +56,7 @@ def import_path(source: str, dataset: str, labels: str, labels_file: IO[bytes] |
         raise UserError("Give the path of a folder or zip file on the server.")
     with tempfile.TemporaryDirectory() as folder:
         csv = _csv(Path(folder), labels, labels_file)
-        _import(Path(source.strip()).expanduser(), dataset.strip() or None, csv)
+        _import(place(source.strip()), dataset.strip() or None, csv)
 
 
 def import_upload(upload: IO[bytes], name: str, dataset: str, labels_file: IO[bytes] | None) -> None:
@@ -134,7 +135,7 @@ def _show_rejected(rejected: Sequence["Rejected"]) -> None:
     )
 
 
-def _import(source: Path, dataset: str | None, labels: Path | None) -> None:
+def _import(source: Place, dataset: str | None, labels: Place | None) -> None:
     from allreview.cells.importing import import_cells
 
     with _progress("Reading the cells") as report_progress:
@@ -155,9 +156,9 @@ def _finish(report: "ImportReport") -> None:
     st.rerun()
 
 
-def _csv(folder: Path, path: str, upload: IO[bytes] | None) -> Path | None:
+def _csv(folder: Path, path: str, upload: IO[bytes] | None) -> Place | None:
     if upload is None:
-        return Path(path.strip()).expanduser() if path.strip() else None
+        return place(path.strip()) if path.strip() else None
     written = folder / "labels.csv"
     written.write_bytes(upload.read())
     return written

@@ -1,12 +1,12 @@
 """What a finished run found: figures with their intervals, curves, subjects, and the files to take away."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from allreview import artefacts
 from allreview.cells.naming import class_title
 from allreview.evaluation import reports
 from allreview.evaluation.figures import (
@@ -178,15 +178,16 @@ _FILES = {
 
 
 def _files(run: RunRow) -> None:
-    folder = context.settings().run_folder(run.id)
-    card = folder / "model-card.md"
+    settings = context.settings()
+    card = settings.run_folder(run.id) / "model-card.md"
+    if run.complete:
+        artefacts.obtain_if_can(settings, run.id, [card.name])
     left, right = st.columns([1, 2], gap="medium")
     with left:
         if not run.complete:
             st.info("The files are still being written.")
-        for name, title in _FILES.items() if run.complete else ():
-            if (folder / name).is_file():
-                _download(folder / name, title, f"{name}-{run.id}", f"run-{run.id}-{name}")
+        for name in artefacts.available(settings, run.id, list(_FILES)) if run.complete else ():
+            _download(run.id, name, _FILES[name])
     with right, st.container(height=460, border=True):
         if not run.complete:
             st.write("The model card is still being written.")
@@ -196,12 +197,19 @@ def _files(run: RunRow) -> None:
             st.write("This run has no model card.")
 
 
-def _download(path: Path, title: str, key: str, name: str) -> None:
+def _download(run_id: int, name: str, title: str) -> None:
+    """A button whose file is read, and got from another machine, when it is pressed."""
+    settings = context.settings()
+
+    def read() -> bytes:
+        artefacts.obtain(settings, run_id, [name])
+        return (settings.run_folder(run_id) / name).read_bytes()
+
     st.download_button(
         title,
-        path.read_bytes,
-        file_name=name,
-        key=key,
+        read,
+        file_name=f"run-{run_id}-{name}",
+        key=f"{name}-{run_id}",
         on_click="ignore",
         width="stretch",
         icon=":material/download:",

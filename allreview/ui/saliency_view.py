@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import sqlalchemy as sa
 import streamlit as st
@@ -12,6 +11,7 @@ from PIL import Image
 import db
 from allreview.cells.decoding import decode_rgb, read_bytes
 from allreview.errors import UserError
+from allreview.places import cell_file
 from allreview.review import overlays
 from allreview.review.sittings import DeskCell
 from allreview.training import jobs, runs
@@ -168,7 +168,7 @@ def _picture(path: str, sha256: str) -> _Picture:
 def _image(path: str, sha256: str) -> Image.Image | None:
     """The cell as it was imported, or None: never the picture of another cell, nor a name that tells something."""
     try:
-        data = read_bytes(Path(path))
+        data = read_bytes(cell_file(path))
         if hashlib.sha256(data).hexdigest() == sha256:
             return decode_rgb(data, context.settings().max_pixels)
     except UserError:
