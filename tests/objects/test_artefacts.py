@@ -15,8 +15,8 @@ from allreview.errors import UserError
 from allreview.review import overlays, rankings
 from allreview.settings import Settings, current_settings
 from allreview.training import worker
+from allreview.training.feature_sharing import obtain_features, share_features
 from allreview.training.feature_store import FeatureFolder
-from allreview.training.sharing import obtain_features, share_features
 from db.tables import Run
 from tests.factory import finished_run, small_store
 from tests.objects.conftest import Bucket, reach
