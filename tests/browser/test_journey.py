@@ -34,11 +34,11 @@ def go(page: Page, name: str) -> None:
     settled(page)
 
 
-def quick_settings(page: Page, epochs: int) -> None:
-    """A small input and a centre crop, so that the whole journey takes a minute or two."""
+def quick_settings(page: Page, epochs: int, side: int = 96) -> None:
+    """A small input, so that the whole journey takes a minute or two."""
     page.get_by_text("More settings").click()
     page.get_by_role("tab", name="Image and split").click()
-    for label, value in (("Input side (pixels)", "96"),):
+    for label, value in (("Input side (pixels)", str(side)),):
         field = page.get_by_role("spinbutton", name=label)
         field.fill(value)
         field.press("Enter")
@@ -98,7 +98,7 @@ def test_once_around_on_real_cells(
 
     # Train, live; a reload and a second tab see the same run.
     go(page, "Train")
-    quick_settings(page, 8)
+    quick_settings(page, 8, side=192)  # features take long enough for a reload in the middle
     snap(page, "journey-train-form")
     page.get_by_role("button", name="Start training").click()
     expect(page.get_by_role("button", name="Stop")).to_be_visible(timeout=60_000)

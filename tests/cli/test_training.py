@@ -26,6 +26,7 @@ from tests.cli.commands import ROOT, command, process, refused, succeed
 from tests.factory import finished_run, small_store
 
 SMALL = ("--backbone", "MobileNetV2", "--set", "image_size=96", "--epochs", 2)
+ENDLESS = ("--set", "mode=finetune", "--set", "epochs=500")
 RESULT = {
     "run", "state", "seconds", "recipe", "shares_patients", "snapshot", "parent", "series", "members",
     "best_epoch", "validation", "test", "message",
@@ -89,7 +90,7 @@ def test_ctrl_c_while_following_leaves_the_run_going_and_stop_ends_it(
 ) -> None:
     succeed("import", few)
     following = subprocess.Popen(
-        [sys.executable, "-m", "allreview", "train", *map(str, SMALL), "--set", "epochs=500", "--json"],
+        [sys.executable, "-m", "allreview", "train", *map(str, SMALL), *ENDLESS, "--json"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
