@@ -35,4 +35,4 @@ with watch, db.reading(context.engine()) as session:
     shown = run_view.choose_run(found, "Run")
 
 with watch:
-    run_view.live(shown.id, polling=not shown.complete)
+    run_view.live(shown)

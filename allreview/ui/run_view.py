@@ -37,9 +37,17 @@ def choose_run(found: list[RunRow], label: str) -> RunRow:
     return by_id[chosen]
 
 
-def live(run_id: int, *, polling: bool) -> None:
-    """The run's state and curves, refreshed every second until it is over and its folder complete."""
-    st.fragment(_watch, run_every=1.0 if polling else None, key=f"watch-{run_id}-{polling}")(run_id, polling)
+def live(shown: RunRow) -> None:
+    """The run's state and curves, refreshed every second until it is over; and once more when its folder is complete.
+
+    That is waited for by a fragment of its own: where buttons are in a fragment that reruns the page, it may swallow
+    the press of one.
+    """
+    polling = shown.unfinished
+    watch = st.fragment(_watch, run_every=1.0 if polling else None, key=f"watch-{shown.id}-{polling}")
+    watch(shown.id, polling)
+    if not polling and not shown.complete:
+        st.fragment(_wait_for_folder, run_every=1.0, key=f"folder-{shown.id}")(shown.id)
 
 
 def _watch(run_id: int, polling: bool) -> None:
@@ -47,10 +55,19 @@ def _watch(run_id: int, polling: bool) -> None:
         _draw(run_id, polling)
 
 
+def _wait_for_folder(run_id: int) -> None:
+    with guarded():
+        with db.reading(context.engine()) as session:
+            complete = runs.get_run(session, run_id, with_epochs=False).complete
+        if complete:
+            st.rerun(scope="app")
+        jobs.resume_unfinished(context.engine(), context.settings())
+
+
 def _draw(run_id: int, polling: bool) -> None:
     with db.reading(context.engine()) as session:
         run = runs.get_run(session, run_id)
-    if polling and run.complete:
+    if polling and not run.unfinished:
         st.rerun(scope="app")
     if polling:
         jobs.resume_unfinished(context.engine(), context.settings())

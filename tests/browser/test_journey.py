@@ -134,6 +134,7 @@ def test_once_around_on_real_cells(
     assert answer(page, "s", "skipped").startswith("4 of ")
     answer(page, "z", "undone")
     assert answer(page, "z", "undone").startswith("3 of ")
+    settled(page)
     page.get_by_role("textbox", name="Note").fill("smudged")
     page.get_by_role("textbox", name="Note").press("Tab")
     settled(page)
