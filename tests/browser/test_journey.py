@@ -263,6 +263,7 @@ def test_test_cells_are_read_blind(cnmc_few: Path, app_url: str, page: Page) -> 
     assert decision.visible == ["subject"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_once_around_on_the_demo_set_from_an_empty_home(
     weights_set: Path, app_url: str, page: Page, snap: Snap

@@ -67,6 +67,7 @@ def test_fine_tuning_keeps_the_pretrained_batch_statistics(mobilenet):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_pretrained_normalization_learns_where_the_recipe_says_so(mobilenet):
     recipe = make_recipe({"image_size": 64, "mode": "finetune", "backbone_normalization": "trained"})
     model = build_model(recipe, CLASSES, mobilenet)

@@ -170,6 +170,7 @@ def test_the_saved_model_says_what_the_store_says(trained) -> None:
     assert again["confusion"] == run.metrics["test"]["confusion"]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_eight_classes_go_once_around(
     sqlite_engine: sa.Engine, pbc: Path, weights: Path, home: Path, monkeypatch: pytest.MonkeyPatch
