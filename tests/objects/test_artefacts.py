@@ -14,7 +14,7 @@ from allreview import artefacts
 from allreview.errors import UserError
 from allreview.review import overlays, rankings
 from allreview.settings import Settings, current_settings
-from allreview.training import worker
+from allreview.training import worker, workflows
 from allreview.training.feature_sharing import obtain_features, share_features
 from allreview.training.feature_store import FeatureFolder
 from db.tables import Run
@@ -215,7 +215,7 @@ def test_a_run_whose_files_are_not_copied_says_so_until_they_are(
     run_id = finished_run(sqlite_engine, store, dict.fromkeys(store.cells["1"], ("all", 0.9)))
     small_run(current_settings(), run_id)
     reach(monkeypatch, NOBODY)
-    worker.keep_step(run_id)
+    workflows.keep_step(run_id)
     with db.reading(sqlite_engine) as session:
         message = session.get_one(Run, run_id).message
     assert message is not None

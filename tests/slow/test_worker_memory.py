@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 LIMITED = """
 import psutil
 from allreview.cli.app import app
-from allreview.training import worker
-worker._LARGEST_SHARE = 500e6 / psutil.virtual_memory().total
+from allreview.training import workflows
+workflows._LARGEST_SHARE = 500e6 / psutil.virtual_memory().total
 app(["worker"])
 """
 """A worker that may hold 500 MB: more than before it loads TensorFlow, less than after."""

@@ -18,7 +18,7 @@ from allreview.review import overlays
 from allreview.review.queues import queue_of
 from allreview.review.saliency import heatmaps
 from allreview.settings import Settings, current_settings
-from allreview.training import explaining, worker
+from allreview.training import explaining, workflows
 from db.tables import Cell, CellFile, Run
 from tests.factory import Store, finished_run, small_store
 
@@ -134,6 +134,6 @@ def test_a_model_that_was_missing_is_looked_for_again(sqlite_engine: sa.Engine, 
 
 def test_a_run_that_cannot_be_explained_stays_finished(sqlite_engine: sa.Engine, run: int) -> None:
     (current_settings().run_folder(run) / "model.json").unlink()
-    worker.explain_step(run)
+    workflows.explain_step(run)
     with db.reading(sqlite_engine) as session:
         assert session.get_one(Run, run).state == "finished"

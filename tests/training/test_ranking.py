@@ -13,7 +13,7 @@ import db
 from allreview.review import rankings
 from allreview.settings import current_settings
 from allreview.store import open_store
-from allreview.training import failures, jobs, keeping, ranking, worker
+from allreview.training import failures, jobs, keeping, ranking, workflows
 from allreview.training.epochs import StopRequested
 from allreview.training.pipeline import features_of, load
 from allreview.training.progress import RunProgress
@@ -225,11 +225,11 @@ def test_a_run_is_as_good_without_its_rankings(trained: Trained, monkeypatch: py
 
     monkeypatch.setattr(ranking, "rank", full)
     monkeypatch.setattr(ranking, "draw_map", full)
-    worker.rank_step(trained.run)
-    worker.map_step(trained.run)
+    workflows.rank_step(trained.run)
+    workflows.map_step(trained.run)
     monkeypatch.setattr(ranking, "rank", stopped)
     with pytest.raises(StopRequested):
-        worker.rank_step(trained.run)
+        workflows.rank_step(trained.run)
 
 
 def test_a_finished_run_is_complete_once_its_folder_is(
@@ -244,13 +244,13 @@ def test_a_finished_run_is_complete_once_its_folder_is(
         with db.reading(engine) as session:
             return get_run(session, trained.run)
 
-    worker.conclude(trained.run, "finished", None)
+    workflows.conclude(trained.run, "finished", None)
     assert (run().state, run().unfinished, run().complete) == ("finished", False, False)
     started: list[object] = []
     monkeypatch.setattr(jobs, "ensure_worker", lambda settings: not started.append(settings))
     assert jobs.resume_unfinished(engine, home)  # one that was killed now is replaced
-    assert worker.begin(trained.run) == "over"  # and a worker that is handed the run anew only completes it
-    worker.keep_step(trained.run)
+    assert workflows.begin(trained.run) == "over"  # and a worker that is handed the run anew only completes it
+    workflows.keep_step(trained.run)
     assert card.is_file()
     assert (run().complete, run().message) == (True, None)
     assert not jobs.resume_unfinished(engine, home)
@@ -263,9 +263,9 @@ def test_a_folder_that_cannot_be_written_does_not_undo_the_run(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    worker.conclude(trained.run, "finished", None)
+    workflows.conclude(trained.run, "finished", None)
     monkeypatch.setattr(keeping, "keep", full)
-    worker.keep_step(trained.run)
+    workflows.keep_step(trained.run)
     with db.reading(open_store(current_settings())) as session:
         run = get_run(session, trained.run)
     assert (run.state, run.complete) == ("finished", True)
