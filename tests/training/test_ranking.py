@@ -249,7 +249,8 @@ def test_a_finished_run_is_complete_once_its_folder_is(
     started: list[object] = []
     monkeypatch.setattr(jobs, "ensure_worker", lambda settings: not started.append(settings))
     assert jobs.resume_unfinished(engine, home)  # one that was killed now is replaced
-    assert workflows.begin(trained.run) == "over"  # and a worker that is handed the run anew only completes it
+    # and a worker that is handed the run anew only completes it
+    assert workflows.begin(trained.run) == "over"
     workflows.keep_step(trained.run)
     assert card.is_file()
     assert (run().complete, run().message) == (True, None)
