@@ -5,11 +5,13 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-# All of these can be set on the command line: make app PORT=8600, make test PYTEST_ARGS="-k leak".
+# All of these can be set on the command line: make app PORT=8600, make test PYTEST_ARGS="-k leak"
+# PROCESSES=1.
 # Another PYTHON is used once `make clean` has removed the environment made with the first.
 PYTHON ?= python3
 PORT ?= 8501
 PYTEST_ARGS ?=
+PROCESSES ?= 2
 LOCK_ARGS ?=
 
 VENV := .venv
@@ -62,7 +64,7 @@ app: install ## Install what is missing and open the app (PORT=8501)
 	@exec $(IN_VENV) -m streamlit run app.py --server.port $(PORT) --server.headless $(HEADLESS)
 
 test: test-packages install-dev lint ## Install what is missing, run the checks and all tests but the slow (PYTEST_ARGS=)
-	$(IN_VENV) -m pytest $(PYTEST_ARGS)
+	$(IN_VENV) -m pytest -n $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 slow: test-packages install-dev ## Run the tests that take minutes
 	$(IN_VENV) -m pytest -m slow $(PYTEST_ARGS)

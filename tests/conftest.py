@@ -1,5 +1,6 @@
 """Real parts for every test: a home folder of its own, SQLite and PostgreSQL stores, the real cells."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from filelock import FileLock
 
 import db
 from allreview.cells.importing import import_cells
@@ -120,24 +122,22 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def cnmc(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight cells of each of the 53 real C-NMC subjects, in the published layout."""
-    return _unpack(shared, tmp_path_factory.mktemp("cnmc"), 8)
+    return _unpack(shared, shared_between_processes(tmp_path_factory) / "cnmc", 8)
 
 
 @pytest.fixture(scope="session")
 def cnmc_few(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two cells of each of the 53 real C-NMC subjects, in the published layout."""
-    return _unpack(shared, tmp_path_factory.mktemp("cnmc_few"), 2)
+    return _unpack(shared, shared_between_processes(tmp_path_factory) / "cnmc_few", 2)
 
 
 def _unpack(shared: Path, folder: Path, per_subject: int) -> Path:
-    command = [
-        sys.executable,
-        str(shared / "data" / "unpack"),
-        str(folder),
-        "--per-subject",
-        str(per_subject),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    program = str(shared / "data" / "unpack")
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            command = [sys.executable, program, f"{folder}.part", "--per-subject", str(per_subject)]
+            subprocess.run(command, check=True, capture_output=True)
+            Path(f"{folder}.part").rename(folder)
     return folder
 
 
@@ -164,9 +164,31 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def trained_once(cnmc: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Made once by a real worker process; tests take a copy with `trained`."""
-    home = tmp_path_factory.mktemp("trained") / "home"
+def trained_once(
+    cnmc: Path,
+    weights: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Trained:
+    """Made once by a real worker process, whatever the number of test processes; tests take a copy with
+    `trained`."""
+    root = shared_between_processes(tmp_path_factory)
+    made = root / "trained.json"
+    with FileLock(root / "trained.lock"):
+        if not made.exists():
+            made.write_text(json.dumps(_train_twice(root / "trained" / "home", cnmc, weights)))
+        dataset, run, retrain = json.loads(made.read_text())
+    return Trained(root / "trained" / "home", dataset, run, retrain)
+
+
+def shared_between_processes(factory: pytest.TempPathFactory) -> Path:
+    """The folder that all processes of one test session have in common (pytest-xdist gives each a folder of
+    its own within it)."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def _train_twice(home: Path, cells: Path, weights: Path) -> tuple[int, int, int]:
+    """A dataset, a run, and a retrain after three corrections."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ALLREVIEW_HOME", str(home))
         patch.setenv("ALLREVIEW_WEIGHTS", str(weights))
@@ -174,7 +196,7 @@ def trained_once(cnmc: Path, weights: Path, tmp_path_factory: pytest.TempPathFac
         settings = current_settings()
         engine = open_store(settings)
         try:
-            dataset = import_cells(engine, settings, cnmc, dataset="C-NMC").dataset_id
+            dataset = import_cells(engine, settings, cells, dataset="C-NMC").dataset_id
             recipe = make_recipe({"epochs": 6, "image_size": 96, "crop": 300})
             run = jobs.submit(engine, settings, dataset_id=dataset, recipe=recipe)
             workers.wait_until_over(engine, run)
@@ -189,7 +211,7 @@ def trained_once(cnmc: Path, weights: Path, tmp_path_factory: pytest.TempPathFac
         finally:
             workers.kill_workers(home)
             engine.dispose()
-    return Trained(home, dataset, run, retrain)
+    return dataset, run, retrain
 
 
 @pytest.fixture
