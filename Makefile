@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-# All of these can be set on the command line: make app PORT=8600, make test PYTEST_ARGS="-k leak"
-# PROCESSES=1.
+# All of these can be set on the command line: make app PORT=8600, make test PYTEST_ARGS="-k leak". Tests run
+# in as many processes as PROCESSES says.
 # Another PYTHON is used once `make clean` has removed the environment made with the first.
 PYTHON ?= python3
 PORT ?= 8501

@@ -2,21 +2,34 @@
 
     python -m benchmarks.table [NAME …] [--pictures FOLDER] [--write]
 
-Each is a process of its own and prints one JSON document. `--write` puts the table between the two marks in README.md.
-Names choose some of them; the table then has these only, so `--write` wants all.
+Each is a process of its own and prints one JSON document. `--write` puts its row into the table between the two marks
+in README.md as soon as it is measured; the rows of what was not run stay.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("retrain", "features", "saliency", "importing", "browse", "review_latency", "scale_out")
-WITH_PICTURES = frozenset({"retrain", "features", "saliency", "importing", "review_latency", "scale_out"})
+# What is run, in the order of the table: a name, and options that keep it within a quarter of an hour.
+RUNS: tuple[tuple[str, ...], ...] = (
+    ("retrain", "--plain-epochs", "2"),
+    ("features",),
+    ("saliency",),
+    ("importing",),
+    ("browse",),
+    ("browse", "--postgresql"),
+    ("review_latency",),
+    ("scale_out",),
+)
+NAMES = tuple(dict.fromkeys(run[0] for run in RUNS))
+WITH_PICTURES = frozenset(NAMES) - {"browse"}
 BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
+HEAD = "| what | ratio | command |\n|---|---|---|"
 
 
 def main() -> None:
@@ -26,47 +39,69 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--pictures", type=Path, help="a folder of real cells, in any layout that is read")
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put the rows into README.md")
     asked = parser.parse_args()
-    if asked.write and asked.names:
-        parser.error("--write needs all benchmarks: leave the names out")
-    table = as_table({name: measured(name, asked.pictures) for name in asked.names or NAMES})
-    print(table)
-    if asked.write:
-        readme = ROOT / "README.md"
-        readme.write_text(with_table(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
+    for run in RUNS:
+        if run[0] not in (asked.names or NAMES):
+            continue
+        line = row(measured(options(run, asked.pictures)), options(run, "FOLDER" if asked.pictures else None))
+        print(line, flush=True)
+        if asked.write:
+            readme = ROOT / "README.md"
+            readme.write_text(with_row(readme.read_text(encoding="utf-8"), line), encoding="utf-8")
 
 
-def measured(name: str, pictures: Path | None) -> dict[str, Any]:
+def options(run: tuple[str, ...], pictures: Path | str | None) -> list[str]:
+    """The name and the options that a run of the list is started with."""
+    return [*run, *(["--pictures", str(pictures)] if pictures and run[0] in WITH_PICTURES else [])]
+
+
+def measured(run: list[str]) -> dict[str, Any]:
     """What one benchmark says of itself: at least `compares`, a sentence, and `ratio`."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--json"]
-    if pictures is not None and name in WITH_PICTURES:
-        command += ["--pictures", str(pictures)]
-    print(f"{name} …", file=sys.stderr)
+    print(" ".join(run), "…", file=sys.stderr)
+    command = [sys.executable, "-m", f"benchmarks.{run[0]}", "--json", *run[1:]]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
-def as_table(found: dict[str, dict[str, Any]]) -> str:
-    """Markdown: what is compared, how many times it is as quick, and the command."""
-    rows = [
-        f"| {one['compares']} | {one['ratio']:.3g} × | `python -m benchmarks.{name}` |"
-        for name, one in found.items()
-    ]
-    return "\n".join(["| what | ratio | command |", "|---|---|---|", *rows])
+def row(found: dict[str, Any], run: list[str]) -> str:
+    """A row of the table: what is compared, how many times it is as quick, and the command to repeat it.
+
+    >>> row({"compares": "A against B", "ratio": 18.64}, ["features", "--pictures", "FOLDER"])
+    '| A against B | 18.6 × | `python -m benchmarks.features --pictures FOLDER` |'
+    """
+    return f"| {found['compares']} | {found['ratio']:.3g} × | `python -m benchmarks.{' '.join(run)}` |"
 
 
-def with_table(readme: str, table: str) -> str:
-    """The text with the table between its marks.
+def with_row(readme: str, line: str) -> str:
+    """The text with this row in the table between its marks, in the order of `RUNS`, in place of an earlier one.
 
-    >>> with_table("a\\n<!-- benchmarks -->\\nold\\n<!-- end of benchmarks -->\\nb", "new")
-    'a\\n<!-- benchmarks -->\\nnew\\n<!-- end of benchmarks -->\\nb'
+    >>> old = "a\\n<!-- benchmarks -->\\n<!-- end of benchmarks -->\\nb"
+    >>> both = with_row(with_row(old, "| 1 | `benchmarks.browse` |"), "| 2 | `benchmarks.retrain` |")
+    >>> print(with_row(both, "| 3 | `benchmarks.browse --cells 9` |"))
+    a
+    <!-- benchmarks -->
+    | what | ratio | command |
+    |---|---|---|
+    | 2 | `benchmarks.retrain` |
+    | 3 | `benchmarks.browse --cells 9` |
+    <!-- end of benchmarks -->
+    b
     """
     before, _, rest = readme.partition(BEGIN)
-    after = rest.partition(END)[2]
+    table, _, after = rest.partition(END)
     if not rest or END not in readme:
         raise SystemExit(f"README.md has no {BEGIN} and {END}.")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    rows = {_place(old): old for old in table.splitlines() if "benchmarks." in old}
+    rows[_place(line)] = line
+    lines = [HEAD, *(rows[place] for place in sorted(rows))]
+    return "\n".join([f"{before}{BEGIN}", *lines, f"{END}{after}"])
+
+
+def _place(line: str) -> tuple[int, bool]:
+    """Where a row belongs."""
+    name = re.search(r"benchmarks\.(\w+)", line)
+    return NAMES.index(name[1]) if name else len(NAMES), "--postgresql" in line
 
 
 if __name__ == "__main__":

@@ -361,7 +361,7 @@ def _compute(
 
         largest = max(map(len, wanted.values()), default=1)
         for cell, shown in _in_threads(
-            cells.values(), views, ahead=max(2 * BATCH // largest, 2), threads=_threads(cells.values())
+            cells.values(), views, ahead=max(2 * BATCH // largest, 2), workers=_threads(cells.values())
         ):
             for shelf in wanted[cell.sha256]:
                 batch = waiting.setdefault(shelf.backbone, [])
@@ -386,7 +386,7 @@ def decoded(
         images,
         lambda image: read_cell(image, recipe, max_pixels),
         ahead=2 * BATCH,
-        threads=_threads(images),
+        workers=_threads(images),
     )
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
@@ -394,10 +394,10 @@ def decoded(
 
 
 def _in_threads(
-    items: Iterable[_Item], work: Callable[[_Item], _Result], *, ahead: int, threads: int
+    items: Iterable[_Item], work: Callable[[_Item], _Result], *, ahead: int, workers: int
 ) -> Iterator[tuple[_Item, _Result]]:
     """Each item with what `work` gives for it, in order; threads work on so many of them ahead."""
-    pool = ThreadPoolExecutor(max_workers=threads)
+    pool = ThreadPoolExecutor(max_workers=workers)
     waiting: deque[tuple[_Item, Future[_Result]]] = deque()
     try:
         for item in items:
