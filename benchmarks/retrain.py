@@ -37,8 +37,8 @@ from allreview.cells.importing import import_cells
 from allreview.cells.naming import IMAGE_SUFFIXES
 from allreview.recipe import Recipe, make_recipe
 from allreview.review import queues, rankings
-from allreview.review.annotations import decide_many, reviewer_named
-from allreview.review.events import last_event_id
+from allreview.review.log.annotations import decide_many, reviewer_named
+from allreview.review.log.events import last_event_id
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
 from allreview.training import jobs

@@ -85,9 +85,10 @@ def _build(folder: Path, number: int, on_disk: int, pictures: Path | None) -> No
     import db
     from allreview.cells.importing import import_cells
     from allreview.recipe import Recipe
-    from allreview.review import queues, rankings, worklists
-    from allreview.review.annotations import reviewer_named
-    from allreview.review.overlays import save_heatmap
+    from allreview.review import queues, rankings
+    from allreview.review.log.annotations import reviewer_named
+    from allreview.review.reading import worklists
+    from allreview.review.saliency.overlays import save_heatmap
     from allreview.settings import current_settings
     from allreview.store import open_store
     from db.tables import Cell, CellFile, Prediction, Run, Snapshot, SnapshotCell, Subject

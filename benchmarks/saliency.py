@@ -41,8 +41,8 @@ from allreview.cells.naming import IMAGE_SUFFIXES
 from allreview.models import pretrained
 from allreview.models.building import build_model, preprocess_of
 from allreview.recipe import BackboneName, Recipe, make_recipe
-from allreview.review import overlays, saliency
 from allreview.review.queues import queue_of
+from allreview.review.saliency import methods, overlays
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
 from allreview.training import explaining, jobs, runs
@@ -112,7 +112,7 @@ def _both_ways(
 
     def together(cells: np.ndarray) -> float:
         begun = time.perf_counter()
-        saliency.heatmaps(model, cells, [index] * len(cells), method)
+        methods.heatmaps(model, cells, [index] * len(cells), method)
         return time.perf_counter() - begun
 
     def in_turn(cells: np.ndarray) -> float:
@@ -146,7 +146,7 @@ def _one_by_one(model: keras.Model) -> dict[str, Callable[[Any, int], Any]]:
     linear = ReplaceToLinear()
     gradcam, plus_plus = Gradcam(model, model_modifier=linear), GradcamPlusPlus(model, model_modifier=linear)
     scorecam, gradients = Scorecam(model), Saliency(model, model_modifier=linear)
-    channels = saliency.SCORECAM_CHANNELS
+    channels = methods.SCORECAM_CHANNELS
     return {
         "gradcam": lambda cell, index: gradcam(CategoricalScore(index), cell, penultimate_layer=-1),
         "gradcam_plus_plus": lambda cell, index: plus_plus(
@@ -158,8 +158,8 @@ def _one_by_one(model: keras.Model) -> dict[str, Callable[[Any, int], Any]]:
         "smoothgrad": lambda cell, index: gradients(
             CategoricalScore(index),
             cell,
-            smooth_samples=saliency.SMOOTH_SAMPLES,
-            smooth_noise=saliency.SMOOTH_NOISE,
+            smooth_samples=methods.SMOOTH_SAMPLES,
+            smooth_noise=methods.SMOOTH_NOISE,
         ),
     }
 

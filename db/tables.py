@@ -265,7 +265,8 @@ class Worklist(Base):
     """A queue that was fixed, to be read by one reviewer or several.
 
     `strategy` is the name of the queue it was made by; a hand-made one has the way it was chosen. `hidden` names
-    what its readers must not see (`allreview.review.blinding`). Each cell is read by `overlap` reviewers. Of each
+    what its readers must not see (`allreview.review.reading.blinding`).
+    Each cell is read by `overlap` reviewers. Of each
     reader's cells the share `repeat_rate` comes a second time, so that readers can be compared with themselves.
     When `adjudicates` is set its decisions are adjudications. `key` is the same for worklists that would be made
     from the same question, so that a second reviewer who asks it joins the first.
@@ -369,8 +370,8 @@ class Annotation(Base):
     | revert | an answer, a batch or a sitting is taken back later, by anybody | no | `undoes_id`: the answer |
 
     A label is a class name, `unsure` or `unusable`. `visible` lists what the reviewer could see of
-    `allreview.review.blinding.HIDEABLE`; it is null where that was not recorded. `repeat` marks the second answer
-    of a reviewer who was given the same cell again to be compared with themselves.
+    `allreview.review.reading.blinding.HIDEABLE`; it is null where that was not recorded. `repeat` marks the second
+    answer of a reviewer who was given the same cell again to be compared with themselves.
     """
 
     __tablename__ = "annotations"

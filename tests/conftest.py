@@ -17,7 +17,7 @@ from filelock import FileLock
 import db
 from allreview.cells.importing import import_cells
 from allreview.recipe import make_recipe
-from allreview.review.annotations import decide, reviewer_named
+from allreview.review.log.annotations import decide, reviewer_named
 from allreview.review.queues import queue_of
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store

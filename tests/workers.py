@@ -9,8 +9,8 @@ import psutil
 import sqlalchemy as sa
 
 import db
-from allreview.review import overlays
 from allreview.review.queues import queue_of
+from allreview.review.saliency import overlays
 from allreview.settings import Settings
 from allreview.training.runs import RunRow, get_run
 

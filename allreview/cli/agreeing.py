@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from sqlalchemy.orm import Session
 
-    from allreview.review.agreement import Agreement, Compared, Estimate
-    from allreview.review.assigning import ReaderProgress
-    from allreview.review.consensus import Consensus
-    from allreview.review.worklists import WorklistRow
+    from allreview.review.readers.agreement import Agreement, Compared, Estimate
+    from allreview.review.readers.assigning import ReaderProgress
+    from allreview.review.readers.consensus import Consensus
+    from allreview.review.reading.worklists import WorklistRow
 
 WorklistId = Annotated[
     int | None,
@@ -78,9 +78,9 @@ def assign(
 ) -> None:
     """Make a worklist of a queue, or of another worklist's cells, for one reader or several."""
     import db
-    from allreview.review.annotations import reviewer_named
-    from allreview.review.assigning import Assignment
-    from allreview.review.assigning import assign as make
+    from allreview.review.log.annotations import reviewer_named
+    from allreview.review.readers.assigning import Assignment
+    from allreview.review.readers.assigning import assign as make
     from allreview.store import open_store
 
     engine = open_store(output.settings())
@@ -133,7 +133,7 @@ def worklists(
 
     import db
     from allreview.cli.recipes import find_dataset
-    from allreview.review import worklists as service
+    from allreview.review.reading import worklists as service
     from allreview.store import open_store
     from db.tables import Dataset
 
@@ -186,8 +186,8 @@ def agreement(
 ) -> None:
     """How well readers agree, with intervals, what they say together, and where they differ."""
     import db
-    from allreview.review.adjudication import disputes, record_majorities
-    from allreview.review.annotations import reviewer_named
+    from allreview.review.log.annotations import reviewer_named
+    from allreview.review.readers.adjudication import disputes, record_majorities
     from allreview.store import open_store
 
     if record_majority and reviewer is None:
@@ -232,9 +232,9 @@ def _compared(
     engine: "sa.Engine", dataset_id: int, worklist_id: int | None, with_dependent: bool, classes_only: bool
 ) -> "tuple[Agreement, Consensus]":
     import db
-    from allreview.review.agreement import agreement_of
-    from allreview.review.consensus import consensus_of, held_out_probabilities, run_of
-    from allreview.review.readings import own_answers, readings, units_of
+    from allreview.review.log.readings import own_answers, readings, units_of
+    from allreview.review.readers.agreement import agreement_of
+    from allreview.review.readers.consensus import consensus_of, held_out_probabilities, run_of
 
     with db.reading(engine) as session:
         found = readings(session, dataset_id=dataset_id, worklist_id=worklist_id)
@@ -320,7 +320,7 @@ def _line(one: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _document(session: "Session", row: "WorklistRow") -> dict[str, Any]:
-    from allreview.review.assigning import progress_of_readers
+    from allreview.review.readers.assigning import progress_of_readers
 
     return {
         "worklist": row.id,
@@ -346,7 +346,7 @@ def _reader(one: "ReaderProgress") -> dict[str, Any]:
 
 
 def _rows(session: "Session", dataset_id: int, *, with_closed: bool) -> "list[WorklistRow]":
-    from allreview.review import worklists as service
+    from allreview.review.reading import worklists as service
 
     return service.rows(session, dataset_id, open_only=not with_closed)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from sqlalchemy.orm import Session
 
-    from allreview.review.record import Entry
+    from allreview.review.record.entries import Entry
 
 _Sitting = Annotated[
     int | None,
@@ -42,7 +42,7 @@ def log(
 ) -> None:
     """List what was decided and taken back, the newest first."""
     import db
-    from allreview.review.record import Log, LogFilters
+    from allreview.review.record.entries import Log, LogFilters
     from allreview.store import open_store
 
     with db.reading(open_store(output.settings())) as session:
@@ -78,8 +78,8 @@ def revert(
     json: Json = False,
 ) -> None:
     """Take back an answer, a bulk decision or a sitting, whoever gave the answers."""
-    from allreview.review import reverting
-    from allreview.review.annotations import reviewer_named
+    from allreview.review.log import reverting
+    from allreview.review.log.annotations import reviewer_named
     from allreview.store import open_store
     from allreview.wording import plural
 
@@ -111,8 +111,8 @@ def restore(
     json: Json = False,
 ) -> None:
     """Bring back what a batch of reverted or undone answers took back."""
-    from allreview.review import reverting
-    from allreview.review.annotations import reviewer_named
+    from allreview.review.log import reverting
+    from allreview.review.log.annotations import reviewer_named
     from allreview.store import open_store
     from allreview.wording import plural
 
@@ -129,8 +129,8 @@ def redo(reviewer: Reviewer, json: Json = False) -> None:
     """Let the answer that a reviewer undid last stand again."""
     import db
     from allreview.cells.naming import class_title
-    from allreview.review import reverting
-    from allreview.review.record import last_undone
+    from allreview.review.log import reverting
+    from allreview.review.record.entries import last_undone
     from allreview.store import open_store
     from db.tables import Annotation
 
@@ -166,9 +166,9 @@ def report(
 ) -> None:
     """Write a report of a sitting, to print and sign."""
     import db
-    from allreview.review.session_report import report_of
-    from allreview.review.session_report_html import html_report
-    from allreview.review.session_report_pdf import pdf_report
+    from allreview.review.reports.session_report import report_of
+    from allreview.review.reports.session_report_html import html_report
+    from allreview.review.reports.session_report_pdf import pdf_report
     from allreview.store import open_store
     from allreview.wording import plural
 
@@ -227,7 +227,7 @@ def _cell(session: "Session", text: str, dataset_id: int) -> int:
 
 
 def _reviewer(session: "Session", name: str) -> int:
-    from allreview.review.annotations import find_reviewer
+    from allreview.review.log.annotations import find_reviewer
 
     found = find_reviewer(session, name)
     if found is None:
@@ -236,7 +236,7 @@ def _reviewer(session: "Session", name: str) -> int:
 
 
 def _kind(text: str | None) -> str | None:
-    from allreview.review.record_words import KINDS
+    from allreview.review.record.record_words import KINDS
 
     if text is not None and text.strip().lower() not in KINDS:
         raise UserError(f"--kind takes {', '.join(KINDS)}, not {text!r}.")
@@ -300,7 +300,7 @@ def _event(entry: "Entry") -> dict[str, object]:
 
 
 def _table(entries: list["Entry"]) -> None:
-    from allreview.review import record_words
+    from allreview.review.record import record_words
 
     output.table(
         ("annotation", "cell", "what", "state", "sitting", "when", "note"),

@@ -112,8 +112,8 @@ def label(
     """Record one decision on one cell."""
     import db
     from allreview.cells.naming import class_title, match_class
-    from allreview.review import annotations
-    from allreview.review.events import last_event_id
+    from allreview.review.log import annotations
+    from allreview.review.log.events import last_event_id
     from allreview.store import open_store
     from db.tables import Dataset
 
@@ -159,7 +159,7 @@ def undo(
     """Take back a reviewer's last decision that stands, of all cells or of one."""
     import db
     from allreview.cells.naming import class_title
-    from allreview.review import annotations, reverting
+    from allreview.review.log import annotations, reverting
     from allreview.store import open_store
 
     engine = open_store(output.settings())
@@ -221,7 +221,7 @@ def _current_label(session: "Session", cell_id: int) -> str:
 def _require_reviewer(engine: "sa.Engine", name: str) -> None:
     """Undo adds nobody: a name that was never used has nothing to take back."""
     import db
-    from allreview.review.annotations import find_reviewer
+    from allreview.review.log.annotations import find_reviewer
 
     with db.reading(engine) as session:
         if find_reviewer(session, name) is None:

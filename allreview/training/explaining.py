@@ -22,8 +22,9 @@ from allreview.cells.decoding import decode_rgb, read_bytes
 from allreview.errors import UserError
 from allreview.models.saving import MODEL_FILES, TrainedModel, load_model
 from allreview.places import AT_ONCE, File, cell_file, is_object
-from allreview.review import overlays, saliency
 from allreview.review.queues import queue_of
+from allreview.review.saliency import overlays
+from allreview.review.saliency.methods import heatmaps_by_method
 from allreview.settings import Settings
 from db.tables import Cell, CellFile, Prediction
 
@@ -87,7 +88,7 @@ def _explain(
             continue
         pixels = model.prepare([read[cell] for cell in todo])
         targets = [model.classes.index(cell.label) for cell in todo]
-        maps = saliency.heatmaps_by_method(model.of_one_way, model.inputs(pixels), targets, methods)
+        maps = heatmaps_by_method(model.of_one_way, model.inputs(pixels), targets, methods)
         for method in methods:
             saving.append(_threads.submit(_save, settings, run_id, method, todo, maps[method]))
     for saved in saving:

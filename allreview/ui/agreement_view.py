@@ -9,9 +9,16 @@ import streamlit as st
 import db
 from allreview.cells.naming import class_title
 from allreview.evaluation.figures import agreement_figure
-from allreview.review import worklists
-from allreview.review.agreement import STRENGTHS, Agreement, Compared, Estimate, agreement_of, strength
-from allreview.review.consensus import (
+from allreview.review.log.readings import own_answers, readings, units_of
+from allreview.review.readers.agreement import (
+    STRENGTHS,
+    Agreement,
+    Compared,
+    Estimate,
+    agreement_of,
+    strength,
+)
+from allreview.review.readers.consensus import (
     MODEL,
     CellConsensus,
     Consensus,
@@ -20,7 +27,7 @@ from allreview.review.consensus import (
     held_out_probabilities,
     run_of,
 )
-from allreview.review.readings import own_answers, readings, units_of
+from allreview.review.reading import worklists
 from allreview.ui import context
 from allreview.ui.assigning import SCOPE_KEY
 from allreview.ui.results_view import CHART

@@ -6,13 +6,14 @@ from dataclasses import replace
 import streamlit as st
 
 import db
-from allreview.review import assigning, worklists
-from allreview.review.assigning import Assignment, ReaderProgress, assign, progress_of_readers
-from allreview.review.blinding import HIDEABLE
 from allreview.review.chosen import LIMIT, LONGEST_NAME
 from allreview.review.queues import MOST_CONTROLS
+from allreview.review.readers import assigning
+from allreview.review.readers.assigning import Assignment, ReaderProgress, assign, progress_of_readers
+from allreview.review.reading import worklists
+from allreview.review.reading.blinding import HIDEABLE
+from allreview.review.reading.worklists import WorklistRow
 from allreview.review.strategies import STRATEGIES
-from allreview.review.worklists import WorklistRow
 from allreview.training import runs
 from allreview.ui import context, run_view
 from allreview.ui.errors import guarded

@@ -14,11 +14,11 @@ from allreview.cells.browsing import Filters
 from allreview.cells.naming import class_title
 from allreview.errors import UserError
 from allreview.labels import NOT_CLASSES
-from allreview.review import reverting
-from allreview.review.annotations import decide_many
-from allreview.review.bulk import Before, before_deciding
-from allreview.review.events import Event, StaleSelection
-from allreview.review.reasons import REASONS, joined
+from allreview.review.log import reverting
+from allreview.review.log.annotations import decide_many
+from allreview.review.log.bulk import Before, before_deciding
+from allreview.review.log.events import Event, StaleSelection
+from allreview.review.reading.reasons import REASONS, joined
 from allreview.ui import context, selection, to_read
 from allreview.ui.errors import guarded, log_error
 from allreview.ui.words import inert

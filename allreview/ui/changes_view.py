@@ -7,10 +7,10 @@ import streamlit as st
 import db
 from allreview.cells.naming import class_title
 from allreview.cells.thumbnails import thumbnail
-from allreview.review import changes as changing
-from allreview.review import record_csv
-from allreview.review.changes import ChangedCell, Changes
-from allreview.review.withholding import withheld_cells
+from allreview.review.reading.withholding import withheld_cells
+from allreview.review.record import changes as changing
+from allreview.review.record import record_csv
+from allreview.review.record.changes import ChangedCell, Changes
 from allreview.training import runs
 from allreview.ui import context, detail, run_view
 from allreview.ui.words import PART_TITLES, class_badge, inert, when

@@ -10,10 +10,11 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 import db
-from allreview.review import pace, sittings
-from allreview.review.blinding import shows_reason
-from allreview.review.events import Event
-from allreview.review.sittings import DeskCell, Progress, SittingInfo
+from allreview.review.log.events import Event
+from allreview.review.reading import desk_cells, pace, sittings
+from allreview.review.reading.blinding import shows_reason
+from allreview.review.reading.desk_cells import DeskCell
+from allreview.review.reading.sittings import Progress, SittingInfo
 from allreview.training import runs
 from allreview.ui import (
     context,
@@ -78,7 +79,7 @@ def _view(sitting: SittingInfo, cell: DeskCell | None) -> _View:
             progress=sittings.progress(session, sitting.id),
             durations=pace.recent_durations(session, sitting.id),
             sharing=sittings.shared_with(session, sitting.id),
-            others=sittings.answers_of_others(session, cell, sitting.reviewer_id) if cell else [],
+            others=desk_cells.answers_of_others(session, cell, sitting.reviewer_id) if cell else [],
         )
 
 

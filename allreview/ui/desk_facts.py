@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from allreview.review.blinding import HIDEABLE
-from allreview.review.events import Event
-from allreview.review.sittings import DeskCell
+from allreview.review.log.events import Event
+from allreview.review.reading.blinding import HIDEABLE
+from allreview.review.reading.desk_cells import DeskCell
 from allreview.ui.words import PART_TITLES, class_badge, inert
 from allreview.wording import listed, percent
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from allreview.cells.naming import class_title
 from allreview.labels import UNSURE, UNUSABLE
-from allreview.review.overlays import METHODS
-from allreview.review.reasons import REASONS
+from allreview.review.reading.reasons import REASONS
+from allreview.review.saliency.overlays import METHODS
 
 Sheet = list[tuple[str, list[tuple[list[str], str]]]]
 """Sections of (title, lines), a line being (keys, what they do)."""

@@ -14,9 +14,10 @@ import streamlit as st
 
 from allreview.cells.naming import class_title
 from allreview.errors import UserError
-from allreview.review import reasons, sittings
-from allreview.review.events import StaleView
-from allreview.review.sittings import DeskCell, SittingInfo
+from allreview.review.log.events import StaleView
+from allreview.review.reading import reasons, sittings, undoing
+from allreview.review.reading.desk_cells import DeskCell
+from allreview.review.reading.sittings import SittingInfo
 from allreview.ui import context, desk_help
 from allreview.ui.errors import log_error
 from allreview.ui.viewer import NOTE_BOX, REASONS_BOX, REDO_BOX, TURN_FIELD
@@ -249,14 +250,14 @@ def _skip(turn: Turn) -> None:
 def _undo(sitting_id: int) -> None:
     st.session_state.pop(_CONFLICT, None)
     with _reported():
-        undone = sittings.undo_last(context.engine(), sitting_id)
+        undone = undoing.undo_last(context.engine(), sitting_id)
         st.session_state[_LAST] = "undone" if undone else "nothing to undo"
 
 
 def _redo(sitting_id: int) -> None:
     st.session_state.pop(_CONFLICT, None)
     with _reported():
-        redone = sittings.redo_last(context.engine(), sitting_id)
+        redone = undoing.redo_last(context.engine(), sitting_id)
         st.session_state[_LAST] = "redone" if redone else "nothing to redo"
 
 

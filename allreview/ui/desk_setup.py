@@ -7,11 +7,12 @@ import streamlit as st
 
 import db
 from allreview.errors import UserError
-from allreview.review import queues, sittings, worklists
-from allreview.review.blinding import HIDEABLE
-from allreview.review.sittings import SittingInfo
+from allreview.review import queues
+from allreview.review.reading import sittings, worklists
+from allreview.review.reading.blinding import HIDEABLE
+from allreview.review.reading.sittings import SittingInfo
+from allreview.review.reading.worklists import WorklistRow
 from allreview.review.strategies import STRATEGIES
-from allreview.review.worklists import WorklistRow
 from allreview.training import runs
 from allreview.training.runs import RunRow
 from allreview.ui import context, run_view

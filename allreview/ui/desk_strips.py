@@ -8,10 +8,11 @@ import streamlit as st
 import db
 from allreview.cells.naming import class_title, shown
 from allreview.cells.thumbnails import thumbnail
-from allreview.review import sittings
-from allreview.review.blinding import hidden_of
+from allreview.review.reading import desk_cells
+from allreview.review.reading.blinding import hidden_of
+from allreview.review.reading.desk_cells import DeskCell
+from allreview.review.reading.sittings import SittingInfo
 from allreview.review.similar import SimilarCell, similar_cells
-from allreview.review.sittings import DeskCell, SittingInfo
 from allreview.ui import context
 from allreview.ui.viewer import data_uri
 
@@ -32,7 +33,7 @@ _STYLE = """<style>
 def strips(sitting: SittingInfo, cell: DeskCell) -> None:
     """Both strips, each only where there is something to show."""
     with db.reading(context.engine()) as session:
-        others = sittings.subject_strip(session, cell, _OTHERS)
+        others = desk_cells.subject_strip(session, cell, _OTHERS)
         alike = (
             similar_cells(session, context.settings(), sitting.run_id, cell.cell_id, _ALIKE)
             if sitting.run_id is not None

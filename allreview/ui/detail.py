@@ -8,9 +8,9 @@ from allreview.cells.decoding import read_rgb
 from allreview.cells.naming import class_title, shown
 from allreview.errors import UserError
 from allreview.places import cell_file
-from allreview.review import record_words
-from allreview.review.overlays import picture as large_picture
-from allreview.review.withholding import withheld_cells
+from allreview.review.reading.withholding import withheld_cells
+from allreview.review.record import record_words
+from allreview.review.saliency.overlays import picture as large_picture
 from allreview.ui import context
 from allreview.ui.errors import guarded
 from allreview.ui.gallery import STRIP_WIDTH, alt_text, picture

@@ -5,9 +5,15 @@ import streamlit as st
 import db
 from allreview.cells.naming import class_title
 from allreview.cells.thumbnails import thumbnail
-from allreview.review import reverting
-from allreview.review.adjudication import Dispute, Disputes, disputes, make_worklist, record_majorities
-from allreview.review.consensus import CellConsensus
+from allreview.review.log import reverting
+from allreview.review.readers.adjudication import (
+    Dispute,
+    Disputes,
+    disputes,
+    make_worklist,
+    record_majorities,
+)
+from allreview.review.readers.consensus import CellConsensus
 from allreview.ui import agreement_view, context
 from allreview.ui.assigning import read_on_desk
 from allreview.ui.errors import guarded

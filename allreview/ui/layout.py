@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from allreview.review.annotations import reviewer_named
+from allreview.review.log.annotations import reviewer_named
 from allreview.ui import context
 from allreview.ui.errors import guarded
 from db.tables import Dataset

@@ -11,8 +11,8 @@ from allreview.cells.finding import find_cell
 from allreview.cells.naming import class_title
 from allreview.cells.summaries import subject_names
 from allreview.labels import NOT_CLASSES
-from allreview.review.record import Log, LogFilters
-from allreview.review.record_words import KINDS
+from allreview.review.record.entries import Log, LogFilters
+from allreview.review.record.record_words import KINDS
 from allreview.ui.words import viewers_zone
 from db.tables import Dataset
 

@@ -9,8 +9,8 @@ import streamlit as st
 import db
 from allreview.cells.thumbnails import thumbnail
 from allreview.errors import UserError
-from allreview.review import record_csv, record_words
-from allreview.review.record import Entry, Log, LogFilters, Page
+from allreview.review.record import record_csv, record_words
+from allreview.review.record.entries import Entry, Log, LogFilters, Page
 from allreview.ui import context, detail, record_filters, reverting_view
 from allreview.ui.errors import show_user_error
 from allreview.ui.words import inert, viewers_zone, when

@@ -6,10 +6,10 @@ from functools import partial
 import streamlit as st
 
 import db
-from allreview.review.record import Log, Sitting
-from allreview.review.session_report import SessionReport, report_of
-from allreview.review.session_report_html import html_report
-from allreview.review.session_report_pdf import pdf_report
+from allreview.review.record.entries import Log, Sitting
+from allreview.review.reports.session_report import SessionReport, report_of
+from allreview.review.reports.session_report_html import html_report
+from allreview.review.reports.session_report_pdf import pdf_report
 from allreview.ui import context, record_filters
 from allreview.ui.words import viewers_zone, when
 from allreview.wording import listed

@@ -7,9 +7,9 @@ import streamlit as st
 
 import db
 from allreview.errors import UserError
-from allreview.review import reverting
-from allreview.review.record import Log, Takeable
-from allreview.review.record_words import of_whom
+from allreview.review.log import reverting
+from allreview.review.record.entries import Log, Takeable
+from allreview.review.record.record_words import of_whom
 from allreview.ui import context, record_filters
 from allreview.ui.errors import guarded, log_error, show_user_error
 from allreview.ui.words import inert

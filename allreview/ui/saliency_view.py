@@ -12,8 +12,8 @@ import db
 from allreview.cells.decoding import decode_rgb, read_bytes
 from allreview.errors import UserError
 from allreview.places import cell_file
-from allreview.review import overlays
-from allreview.review.sittings import DeskCell
+from allreview.review.reading.desk_cells import DeskCell
+from allreview.review.saliency import overlays
 from allreview.training import jobs, runs
 from allreview.ui import context
 from allreview.ui.desk_help import METHOD_KEYS

@@ -7,8 +7,9 @@ import streamlit as st
 import db
 from allreview.cells.browsing import Filters, Sort
 from allreview.cells.counting import Found, found_cells
-from allreview.review import chosen, worklists
+from allreview.review import chosen
 from allreview.review.queues import QueueEntry
+from allreview.review.reading import worklists
 from allreview.ui import context
 from allreview.wording import plural
 from db.tables import Dataset

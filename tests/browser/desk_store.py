@@ -9,8 +9,8 @@ import sqlalchemy as sa
 import db
 from allreview.cells.importing import import_cells
 from allreview.recipe import make_recipe
-from allreview.review.annotations import reviewer_named
-from allreview.review.overlays import METHODS, save_heatmap
+from allreview.review.log.annotations import reviewer_named
+from allreview.review.saliency.overlays import METHODS, save_heatmap
 from allreview.settings import Settings
 from db.tables import Cell
 from tests.factory import Store, finished_run

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from playwright.sync_api import Page, expect
 
 import db
-from allreview.review import worklists
-from allreview.review.annotations import decide, reviewer_named
+from allreview.review.log.annotations import decide, reviewer_named
 from allreview.review.queues import queue_of
-from allreview.review.reasons import REASONS
+from allreview.review.reading import worklists
+from allreview.review.reading.reasons import REASONS
 from allreview.settings import current_settings
 from allreview.store import open_store
 from db.tables import Annotation, ReviewSession, Subject

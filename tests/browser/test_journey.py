@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from playwright.sync_api import Page, expect
 
 import db
-from allreview.review import worklists
-from allreview.review.annotations import reviewer_named
+from allreview.review.log.annotations import reviewer_named
+from allreview.review.reading import worklists
 from allreview.settings import current_settings
 from allreview.store import open_store
 from db.tables import Annotation, Reviewer, Run, SnapshotCell

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 import db
 from allreview.cells.importing import import_cells
 from allreview.review import rankings
-from allreview.review.annotations import decide, reviewer_named
+from allreview.review.log.annotations import decide, reviewer_named
 from allreview.settings import current_settings
 from db.tables import Annotation, Cell, WorklistItem
 from tests.browser.conftest import settled

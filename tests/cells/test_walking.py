@@ -15,8 +15,8 @@ from allreview.cells import counting, searching, walking
 from allreview.cells.browsing import Filters, Sort, cells_from, count_cells, ids_of_cells
 from allreview.cells.summaries import labels_in_use
 from allreview.labels import NOT_CLASSES, wrongly_kept
-from allreview.review.annotations import decide, decide_many
-from allreview.review.events import last_event_id
+from allreview.review.log.annotations import decide, decide_many
+from allreview.review.log.events import last_event_id
 from db.tables import Cell
 from tests.factory import Store, finished_run, small_store
 

@@ -4,8 +4,8 @@ import pytest
 import sqlalchemy as sa
 
 import db
-from allreview.review import sittings
-from allreview.review.annotations import decide, reviewer_named
+from allreview.review.log.annotations import decide, reviewer_named
+from allreview.review.reading import sittings
 from db.tables import Annotation, Reviewer
 from tests.cli.commands import command, refused, succeed
 from tests.factory import Store, finished_run, small_store

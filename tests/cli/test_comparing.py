@@ -97,7 +97,7 @@ def test_two_protocols_show_the_leak(runs: tuple[int, int, int]) -> None:
 
 
 def test_labels_as_they_are_now_can_judge(sqlite_engine: sa.Engine, runs: tuple[int, int, int]) -> None:
-    from allreview.review.annotations import decide, reviewer_named
+    from allreview.review.log.annotations import decide, reviewer_named
 
     with db.reading(sqlite_engine) as session:
         cell = session.scalar(sa.text("select min(cell_id) from snapshot_cells where part = 'test'"))

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 import db
 from allreview.labels import in_force
-from allreview.review import sittings, worklists
-from allreview.review.annotations import decide_many, reviewer_named
+from allreview.review.log.annotations import decide_many, reviewer_named
+from allreview.review.reading import sittings, worklists
 from db.tables import Annotation
 from tests.cli.commands import command, refused, succeed
 from tests.factory import Store, entries_of, small_store

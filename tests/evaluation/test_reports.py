@@ -11,7 +11,7 @@ from allreview.evaluation.intervals import subject_intervals
 from allreview.evaluation.metrics import FIGURES, evaluate
 from allreview.evaluation.reports import On, run_report, run_reports, series_report, subject_rows
 from allreview.recipe import Recipe
-from allreview.review.annotations import decide
+from allreview.review.log.annotations import decide
 from db.tables import Dataset, Run
 from tests.factory import Store, add_cell, finished_run, small_store
 

@@ -10,7 +10,7 @@ from allreview.evaluation.metrics import FIGURES
 from allreview.evaluation.reports import run_report
 from allreview.evaluation.summaries import run_metrics
 from allreview.recipe import Recipe
-from allreview.review.annotations import decide
+from allreview.review.log.annotations import decide
 from tests.factory import finished_run, small_store
 
 SUBJECTS = {f"{n}": ("all", 6) for n in range(1, 9)} | {f"H{n}": ("hem", 6) for n in range(1, 9)}

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 import db
-from allreview.review import worklists
+from allreview.review.reading import worklists
 from allreview.settings import Settings
 from db.tables import Annotation, Reviewer, ReviewSession
 from tests.factory import entries_of, small_store
@@ -21,7 +21,7 @@ FOUGHT_OVER = 12
 
 def read_all(url: str, worklist: int, reviewer: int) -> list[int]:
     """Read the worklist to its end, as a desk does; the annotations this reader was told are saved."""
-    from allreview.review import sittings
+    from allreview.review.reading import sittings
 
     engine = db.engine_for(url)
     sitting = sittings.start(engine, worklist_id=worklist, reviewer_id=reviewer)
@@ -36,8 +36,8 @@ def read_all(url: str, worklist: int, reviewer: int) -> list[int]:
 def fight(url: str, cells: list[int], reviewer: int) -> tuple[list[int], int, int]:
     """Decide on cells that everybody decides on, many times: what was saved, in how many decisions, and how often
     somebody else was faster."""
-    from allreview.review import annotations
-    from allreview.review.events import StaleSelection, StaleView, last_event_id, last_event_ids
+    from allreview.review.log import annotations
+    from allreview.review.log.events import StaleSelection, StaleView, last_event_id, last_event_ids
 
     engine = db.engine_for(url)
     saved, done, refused = [], 0, 0

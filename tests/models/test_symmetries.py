@@ -13,7 +13,7 @@ from allreview.models.exporting import TOLERANCE, export_model
 from allreview.models.saving import TrainedModel, load_model, save_model
 from allreview.models.symmetries import Symmetries, of_one_way, over_symmetries, ways_of
 from allreview.recipe import Recipe, make_recipe
-from allreview.review.saliency import heatmaps
+from allreview.review.saliency.methods import heatmaps
 from allreview.training.views import SYMMETRIES, CellImage, prediction_views
 
 CLASSES = ["all", "hem"]

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 import db
 from allreview import artefacts
 from allreview.errors import UserError
-from allreview.review import overlays, rankings
+from allreview.review import rankings
+from allreview.review.saliency import overlays
 from allreview.settings import Settings, current_settings
 from allreview.training import worker, workflows
 from allreview.training.feature_sharing import obtain_features, share_features

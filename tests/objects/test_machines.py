@@ -14,8 +14,9 @@ from allreview import artefacts
 from allreview.cells.importing import import_cells
 from allreview.places import place
 from allreview.recipe import make_recipe
-from allreview.review import overlays, rankings
+from allreview.review import rankings
 from allreview.review.queues import queue_of
+from allreview.review.saliency import overlays
 from allreview.settings import Settings, current_settings
 from allreview.training import jobs
 from allreview.training.runs import get_run

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 import db
-from allreview.review import sittings, worklists
-from allreview.review.annotations import decide, reviewer_named
+from allreview.review.log.annotations import decide, reviewer_named
+from allreview.review.reading import sittings, worklists
 from db.tables import Annotation, Worklist
 from tests.factory import Store, entries_of, finished_run, small_store
 

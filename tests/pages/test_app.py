@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 import db
-from allreview.review.annotations import reviewer_named
+from allreview.review.log.annotations import reviewer_named
 from allreview.settings import current_settings
 from db.tables import Dataset, Reviewer
 

@@ -14,8 +14,8 @@ from streamlit.testing.v1 import AppTest
 
 import db
 from allreview.cells.importing import import_cells
-from allreview.review.annotations import decide, reviewer_named
-from allreview.review.reverting import undo
+from allreview.review.log.annotations import decide, reviewer_named
+from allreview.review.log.reverting import undo
 from allreview.settings import current_settings
 from db.tables import (
     Annotation,

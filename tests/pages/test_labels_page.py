@@ -8,8 +8,9 @@ from streamlit.testing.v1 import AppTest
 
 import db
 from allreview.labels import in_force
-from allreview.review import reverting, sittings, worklists
-from allreview.review.annotations import decide, decide_many
+from allreview.review.log import reverting
+from allreview.review.log.annotations import decide, decide_many
+from allreview.review.reading import sittings, worklists
 from db.tables import Annotation, Reviewer
 from tests.factory import Store, entries_of, finished_run, small_store
 

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 import db
-from allreview.review import worklists
-from allreview.review.annotations import decide
+from allreview.review.log.annotations import decide
 from allreview.review.queues import queue_of
-from allreview.review.reasons import REASONS
+from allreview.review.reading import worklists
+from allreview.review.reading.reasons import REASONS
 from db.tables import Annotation, ReviewSession
 from tests.factory import Store, finished_run, small_store
 

@@ -6,9 +6,11 @@ import sqlalchemy as sa
 import db
 from allreview.errors import UserError
 from allreview.labels import current_label, standing
-from allreview.review import adjudication, reverting, sittings, worklists
-from allreview.review.adjudication import Disputes, disputes, make_worklist, record_majorities
-from allreview.review.annotations import StaleSelection, decide, reviewer_named
+from allreview.review.log import reverting
+from allreview.review.log.annotations import StaleSelection, decide, reviewer_named
+from allreview.review.readers import adjudication
+from allreview.review.readers.adjudication import Disputes, disputes, make_worklist, record_majorities
+from allreview.review.reading import desk_cells, sittings, worklists
 from db.tables import Annotation, Cell, Worklist, WorklistItem
 from tests.factory import Store, entries_of, finished_run, small_store
 
@@ -77,7 +79,9 @@ def test_an_adjudicated_cell_is_settled_until_that_is_undone(
         worklist = session.get_one(Worklist, made)
         assert (worklist.adjudicates, worklist.name, worklist.overlap) == (True, "Adjudication", 1)
         # Ann sees what Ben said: that is the question.
-        assert [event.label for event in sittings.answers_of_others(session, cell, store.ann)] == ["unusable"]
+        assert [event.label for event in desk_cells.answers_of_others(session, cell, store.ann)] == [
+            "unusable"
+        ]
         reasons = session.scalars(sa.select(WorklistItem.reason).order_by(WorklistItem.position)).all()
     assert reasons == ["Its readers are divided 1 to 1.", "Its readers are divided 2 to 1."]
     event = sittings.answer(engine, sitting, cell, "unusable", seen=cell.last_event_id)

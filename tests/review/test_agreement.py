@@ -7,9 +7,9 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 
-from allreview.review import agreement, coefficients
-from allreview.review.agreement import agreement_of, strength
-from allreview.review.readings import Reading
+from allreview.review.log.readings import Reading
+from allreview.review.readers import agreement, coefficients
+from allreview.review.readers.agreement import agreement_of, strength
 
 FLEISS_1971 = (
     "00060 03003 01401 00006 03030 20400 00402 20310 20040 00006 10050 11040 03300 10050 02031 "

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 import db
 from allreview.errors import UserError
 from allreview.labels import current_label, standing
-from allreview.review.annotations import decide, last_decision, reviewer_named
-from allreview.review.events import StaleView, last_event_id
-from allreview.review.reverting import undo
+from allreview.review.log.annotations import decide, last_decision, reviewer_named
+from allreview.review.log.events import StaleView, last_event_id
+from allreview.review.log.reverting import undo
 from db.tables import Annotation, Cell, Reviewer
 from tests.factory import Store, small_store
 

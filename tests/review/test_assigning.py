@@ -7,10 +7,10 @@ import sqlalchemy as sa
 
 import db
 from allreview.errors import UserError
-from allreview.review import sittings, worklists
-from allreview.review.annotations import decide, reviewer_named
-from allreview.review.assigning import Assignment, assign, progress_of_readers
-from allreview.review.worklists import WorklistRow
+from allreview.review.log.annotations import decide, reviewer_named
+from allreview.review.readers.assigning import Assignment, assign, progress_of_readers
+from allreview.review.reading import sittings, worklists
+from allreview.review.reading.worklists import WorklistRow
 from allreview.settings import current_settings
 from db.tables import WorklistItem
 from tests.factory import Store, finished_run, small_store

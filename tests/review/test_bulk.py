@@ -3,9 +3,9 @@
 import sqlalchemy as sa
 
 import db
-from allreview.review.annotations import decide, decide_many
-from allreview.review.bulk import ALWAYS_VISIBLE, before_deciding
-from allreview.review.reverting import undo
+from allreview.review.log.annotations import decide, decide_many
+from allreview.review.log.bulk import ALWAYS_VISIBLE, before_deciding
+from allreview.review.log.reverting import undo
 from db.tables import Annotation
 from tests.factory import finished_run, small_store
 

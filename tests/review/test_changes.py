@@ -5,10 +5,11 @@ import sqlalchemy as sa
 
 import db
 from allreview.errors import UserError
-from allreview.review import record_csv, reverting
-from allreview.review.annotations import decide
-from allreview.review.changes import changed_cells, changes_since
-from allreview.review.events import last_event_id
+from allreview.review.log import reverting
+from allreview.review.log.annotations import decide
+from allreview.review.log.events import last_event_id
+from allreview.review.record import record_csv
+from allreview.review.record.changes import changed_cells, changes_since
 from tests.factory import Store, add_cell, finished_run, small_store
 
 

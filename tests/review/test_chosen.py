@@ -7,9 +7,10 @@ import sqlalchemy as sa
 
 import db
 from allreview.cells.browsing import Filters, Sort
-from allreview.review import chosen, sittings, worklists
-from allreview.review.annotations import decide
-from allreview.review.blinding import BLIND_TEST
+from allreview.review import chosen
+from allreview.review.log.annotations import decide
+from allreview.review.reading import sittings, worklists
+from allreview.review.reading.blinding import BLIND_TEST
 from db.tables import WorklistItem
 from tests.factory import finished_run, small_store
 

@@ -5,9 +5,10 @@ import pytest
 import sqlalchemy as sa
 
 import db
-from allreview.review import consensus, rankings
-from allreview.review.consensus import CellConsensus, Consensus, consensus_of, majority
-from allreview.review.readings import Reading
+from allreview.review import rankings
+from allreview.review.log.readings import Reading
+from allreview.review.readers import consensus
+from allreview.review.readers.consensus import CellConsensus, Consensus, consensus_of, majority
 from allreview.settings import current_settings
 from db.tables import Cell
 from tests.factory import finished_run, small_store

@@ -18,8 +18,9 @@ from hypothesis.stateful import (
 import db
 from allreview.errors import UserError
 from allreview.labels import in_force, wrongly_kept
-from allreview.review import annotations, reverting, sittings, worklists
-from allreview.review.events import StaleSelection, StaleView, last_event_id, last_event_ids
+from allreview.review.log import annotations, reverting
+from allreview.review.log.events import StaleSelection, StaleView, last_event_id, last_event_ids
+from allreview.review.reading import sittings, undoing, worklists
 from db.tables import Annotation, Base, Cell
 from tests.factory import entries_of, small_store
 
@@ -134,12 +135,12 @@ class Log(RuleBasedStateMachine):
 
     @rule()
     def undo_on_the_desk(self) -> None:
-        self.events += sittings.undo_last(self.engine, self.sitting) == "decision"
+        self.events += undoing.undo_last(self.engine, self.sitting) == "decision"
 
     @rule()
     def redo_on_the_desk(self) -> None:
         with contextlib.suppress(StaleView):
-            self.events += sittings.redo_last(self.engine, self.sitting) == "decision"
+            self.events += undoing.redo_last(self.engine, self.sitting) == "decision"
 
     @rule(choice=choices, ann=people)
     def undo(self, choice: int, ann: bool) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from allreview.cells.decoding import cell_pixels
 from allreview.errors import UserError
-from allreview.review.overlays import (
+from allreview.review.saliency.overlays import (
     METHODS,
     load_heatmap,
     missing,

@@ -4,9 +4,9 @@ import pytest
 import sqlalchemy as sa
 
 import db
-from allreview.review import pace, reasons
-from allreview.review.annotations import decide
-from allreview.review.reverting import undo
+from allreview.review.log.annotations import decide
+from allreview.review.log.reverting import undo
+from allreview.review.reading import pace, reasons
 from db.tables import ReviewSession, Worklist
 from tests.factory import Store, small_store
 

@@ -8,10 +8,10 @@ import db
 from allreview.errors import UserError
 from allreview.recipe import make_recipe
 from allreview.review import rankings
-from allreview.review.annotations import decide
+from allreview.review.log.annotations import decide
+from allreview.review.log.reverting import undo
 from allreview.review.queues import PER_ROUND, STRATEGIES, QueueEntry, counts, queue_of
 from allreview.review.rankings import Neighbours, OutOfFold
-from allreview.review.reverting import undo
 from allreview.settings import current_settings
 from db.tables import Cell, Run
 from tests.factory import Store, finished_run, small_store

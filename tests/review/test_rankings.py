@@ -14,7 +14,7 @@ import sqlalchemy as sa
 import db
 from allreview.errors import UserError
 from allreview.review import rankings
-from allreview.review.annotations import decide
+from allreview.review.log.annotations import decide
 from allreview.review.rankings import CellMap, Neighbours, OutOfFold, map_points
 from allreview.review.similar import similar_cells
 from allreview.settings import current_settings

@@ -4,11 +4,12 @@ import pytest
 import sqlalchemy as sa
 
 import db
-from allreview.review import reverting, sittings, worklists
-from allreview.review.annotations import decide, decide_many
+from allreview.review.log import reverting
+from allreview.review.log.annotations import decide, decide_many
+from allreview.review.log.readings import Reading, by_cell, own_answers, readings, units_of
 from allreview.review.queues import QueueEntry
-from allreview.review.readings import Reading, by_cell, own_answers, readings, units_of
-from allreview.review.withholding import withheld_worklists
+from allreview.review.reading import sittings, worklists
+from allreview.review.reading.withholding import withheld_worklists
 from db.tables import Reviewer
 from tests.factory import Store, add_cell, small_store
 
@@ -177,7 +178,7 @@ def test_a_worklist_read_blind_is_withheld_until_it_is_read(engine: sa.Engine, s
 def test_repeats_that_are_left_keep_a_worklist_withheld(
     sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("allreview.review.claims._comes_again", lambda *_: True)
+    monkeypatch.setattr("allreview.review.reading.claims._comes_again", lambda *_: True)
     store = small_store(sqlite_engine, {"1": ("all", 2)})
     made = worklists.create(
         sqlite_engine,

@@ -7,10 +7,12 @@ import sqlalchemy as sa
 
 import db
 from allreview.labels import current_label, standing
-from allreview.review import record_csv, record_words, reverting, sittings, worklists
-from allreview.review.annotations import decide, decide_many, reviewer_named
-from allreview.review.events import last_event_id
-from allreview.review.record import Entry, Log, LogFilters, Totals, last_undone
+from allreview.review.log import reverting
+from allreview.review.log.annotations import decide, decide_many, reviewer_named
+from allreview.review.log.events import last_event_id
+from allreview.review.reading import sittings, worklists
+from allreview.review.record import record_csv, record_words
+from allreview.review.record.entries import Entry, Log, LogFilters, Totals, last_undone
 from db.tables import Annotation, Cell
 from db.types import now
 from tests.factory import Store, entries_of, small_store

@@ -18,9 +18,9 @@ from tf_keras_vis.utils.scores import CategoricalScore
 from allreview.cells.decoding import cell_pixels, read_rgb
 from allreview.errors import UserError
 from allreview.models.grafting import graft
-from allreview.review import saliency
-from allreview.review.overlays import METHODS
-from allreview.review.saliency import heatmaps, heatmaps_by_method
+from allreview.review.saliency import methods
+from allreview.review.saliency.methods import heatmaps, heatmaps_by_method
+from allreview.review.saliency.overlays import METHODS
 
 SIDE = 32
 RED, BLUE = (slice(4, 12), slice(4, 12)), (slice(18, 26), slice(20, 28))
@@ -116,7 +116,7 @@ def test_a_map_does_not_depend_on_its_neighbours_in_the_batch(
     squares: keras.Model, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With one channel for each cell, a batch scored on the union of channels would give other maps.
-    monkeypatch.setattr("allreview.review.saliency.SCORECAM_CHANNELS", 1)
+    monkeypatch.setattr("allreview.review.saliency.methods.SCORECAM_CHANNELS", 1)
     both = _two_squares()
     mostly_red = both * np.array([1, 1, 0.7], dtype=np.float32)
     mostly_blue = both * np.array([0.7, 1, 1], dtype=np.float32)
@@ -207,7 +207,7 @@ def _by_the_library(model: keras.Model, layer: str, image: np.ndarray, index: in
     named = {"penultimate_layer": layer, "seek_penultimate_conv_layer": False, **options}
     if method == "smoothgrad":
         explainer = Saliency(model, model_modifier=linear)
-        samples = saliency.SMOOTH_SAMPLES
+        samples = methods.SMOOTH_SAMPLES
         (raw,) = explainer(score, batch, smooth_samples=samples, smooth_noise=0.2, normalize_map=False)
         raw = np.minimum(raw, np.quantile(raw, 0.99))
     elif method == "scorecam":
@@ -217,14 +217,14 @@ def _by_the_library(model: keras.Model, layer: str, image: np.ndarray, index: in
         # Less a constant, for Grad-CAM++ takes the exponential of scores that are large here.
         shifted = lambda output: score(output) - float(score(output)[0])  # noqa: E731
         raw = kind(model, model_modifier=linear)(shifted, batch, **named)
-    return saliency._finished(np.asarray(raw)[0], image.shape[0])
+    return methods._finished(np.asarray(raw)[0], image.shape[0])
 
 
 @pytest.fixture
 def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """SmoothGrad's noise in the library, which it draws from NumPy's global generator, as ours is drawn; and few
     copies, for it takes them one at a time."""
-    monkeypatch.setattr(saliency, "SMOOTH_SAMPLES", 4)
+    monkeypatch.setattr(methods, "SMOOTH_SAMPLES", 4)
     monkeypatch.setattr(
         np.random,
         "normal",
@@ -252,7 +252,7 @@ def test_maps_are_those_of_the_library_alone(kind: str, method: str) -> None:
     found = heatmaps(model, images, targets, method)
     for image, index, heat in zip(images, targets, found, strict=True):
         plain = np.mean([_by_the_library(net, layer, image, index, method) for net, layer in each], axis=0)
-        plain = saliency._finished(plain, SIDE) if len(each) > 1 else plain
+        plain = methods._finished(plain, SIDE) if len(each) > 1 else plain
         assert plain.std() > 0.05
         np.testing.assert_allclose(heat, plain, atol=2e-3)
 
@@ -279,7 +279,7 @@ def test_a_model_is_traced_once_whatever_is_asked() -> None:
     for number in (1, 3, 20):
         for method in ("gradcam", "gradcam_plus_plus", "smoothgrad"):
             heatmaps(model, _noisy_images(number), [number % 3] * number, method)
-    cut = saliency._cut_of(model)
+    cut = methods._cut_of(model)
     assert cut.feature_maps.experimental_get_tracing_count() == 1
     assert cut.scores[0].gradients.experimental_get_tracing_count() == 1
 

@@ -13,11 +13,13 @@ from fontTools.ttLib import TTFont
 import db
 from allreview.errors import UserError
 from allreview.labels import keep_standing
-from allreview.review import report_parts, reverting, sittings, worklists
-from allreview.review.annotations import reviewer_named
-from allreview.review.session_report import SessionReport, report_of
-from allreview.review.session_report_html import html_report
-from allreview.review.session_report_pdf import pdf_report
+from allreview.review.log import reverting
+from allreview.review.log.annotations import reviewer_named
+from allreview.review.reading import sittings, undoing, worklists
+from allreview.review.reports import report_parts
+from allreview.review.reports.session_report import SessionReport, report_of
+from allreview.review.reports.session_report_html import html_report
+from allreview.review.reports.session_report_pdf import pdf_report
 from allreview.settings import current_settings
 from db.tables import Annotation, ReviewSession
 from tests.factory import Store, entries_of, finished_run, small_store
@@ -65,7 +67,7 @@ def test_a_sitting_in_numbers_and_cell_by_cell(engine: sa.Engine) -> None:
     lukasz = reviewer_named(engine, "Łukasz Öz")
     worklist = blind(engine, store, lukasz, repeat_rate=0.0)
     sitting = read(engine, worklist, lukasz, *["hem"] * 4, "hem", "unsure", reason="Size", comment="dark")
-    sittings.undo_last(engine, sitting)
+    undoing.undo_last(engine, sitting)
     found = report(engine, session_id=sitting, zone=ZoneInfo("Europe/Berlin"))
     (reader,) = found.readers
     assert (reader.name, reader.given, reader.changed, reader.taken_back) == ("Łukasz Öz", 5, 4, 1)

@@ -8,9 +8,10 @@ import sqlalchemy as sa
 
 import db
 from allreview.errors import UserError
-from allreview.review import claims, sittings, worklists
-from allreview.review.events import StaleView
-from allreview.review.sittings import DeskCell, Progress
+from allreview.review.log.events import StaleView
+from allreview.review.reading import claims, desk_cells, sittings, undoing, worklists
+from allreview.review.reading.desk_cells import DeskCell
+from allreview.review.reading.sittings import Progress
 from db.tables import Annotation, Claim
 from db.types import now
 from tests.factory import Store, entries_of, finished_run, small_store
@@ -70,30 +71,30 @@ def test_undo_and_redo_go_through_decisions_and_skips_in_their_order(engine: sa.
     answer(engine, sitting, "unsure")
     assert here(engine, sitting) == [a[3]]
     undone, on_desk = [], []
-    while what := sittings.undo_last(engine, sitting):
+    while what := undoing.undo_last(engine, sitting):
         undone.append(what)
         on_desk.append(desk(engine, sitting).cell_id)
     assert undone == ["decision", "skip", "decision"]
     assert on_desk == [a[2], a[1], a[0]]  # what was undone lies on the desk
     redone = []
-    while what := sittings.redo_last(engine, sitting):
+    while what := undoing.redo_last(engine, sitting):
         redone.append(what)
     assert redone == ["decision", "skip", "decision"]
     assert here(engine, sitting) == [a[3]]
-    assert [sittings.undo_last(engine, sitting) for _ in range(2)] == ["decision", "skip"]
-    assert sittings.redo_last(engine, sitting) == "skip"
+    assert [undoing.undo_last(engine, sitting) for _ in range(2)] == ["decision", "skip"]
+    assert undoing.redo_last(engine, sitting) == "skip"
     answer(engine, sitting)  # something new: what was undone before cannot be redone any more
-    assert sittings.redo_last(engine, sitting) is None
+    assert undoing.redo_last(engine, sitting) is None
 
 
 def test_redo_gives_back_reason_and_note(engine: sa.Engine, store: Store) -> None:
     sitting = sittings.start(engine, worklist_id=made(engine, store), reviewer_id=store.ann)
     cell = desk(engine, sitting)
     sittings.answer(engine, sitting, cell, "hem", seen=None, reason="Size", comment="small", duration_ms=900)
-    sittings.undo_last(engine, sitting)
+    undoing.undo_last(engine, sitting)
     again = desk(engine, sitting)
     assert (again.draft_reason, again.draft_comment) == ("Size", "small")  # to change it, or say it again
-    sittings.redo_last(engine, sitting)
+    undoing.redo_last(engine, sitting)
     with db.reading(engine) as session:
         log = session.scalars(sa.select(Annotation).order_by(Annotation.id)).all()
     assert [(event.kind, event.label, event.reason, event.comment) for event in log] == [
@@ -108,11 +109,11 @@ def test_a_redo_does_not_pass_over_what_somebody_said_meanwhile(engine: sa.Engin
     cells = store.cells["1"][:1]
     first = sittings.start(engine, worklist_id=made(engine, store, cells), reviewer_id=store.ann)
     answer(engine, first)
-    sittings.undo_last(engine, first)
+    undoing.undo_last(engine, first)
     second = sittings.start(engine, worklist_id=made(engine, store, cells), reviewer_id=store.ben)
     answer(engine, second, "all")
     with pytest.raises(StaleView, match="Ben said"):
-        sittings.redo_last(engine, first)
+        undoing.redo_last(engine, first)
 
 
 def test_skipped_cells_can_be_taken_up_again(engine: sa.Engine, store: Store) -> None:
@@ -175,7 +176,7 @@ def test_with_overlap_everybody_reads_on_their_own(engine: sa.Engine, store: Sto
     sittings.answer(engine, ben, theirs, "all", seen=theirs.last_event_id)
     # Ben's answer is hidden from Ann: it neither shows nor makes her view stale.
     with db.reading(engine) as session:
-        assert sittings.answers_of_others(session, mine, store.ann) == []
+        assert desk_cells.answers_of_others(session, mine, store.ann) == []
     assert desk(engine, ann).last_event_id is None
     sittings.answer(engine, ann, mine, "hem", seen=mine.last_event_id)
     with pytest.raises(StaleView, match="Ann said"):  # but her own second tab does
@@ -234,7 +235,7 @@ def test_each_thing_is_hidden_by_itself(engine: sa.Engine, store: Store, name: s
     sitting = sittings.start(engine, worklist_id=worklist, reviewer_id=store.ann)
     shown = desk(engine, sitting)
     with db.reading(engine) as session:
-        others = sittings.answers_of_others(session, shown, store.ann)
+        others = desk_cells.answers_of_others(session, shown, store.ann)
     seen = {
         "prediction": (shown.predicted, shown.probability) == ("hem", 0.9),
         "source_label": shown.source_label == "all",
@@ -269,7 +270,7 @@ def test_test_cells_are_always_blind_and_adjudicators_see_the_answers(
     )
     shown = desk(engine, deciding)
     with db.reading(engine) as session:
-        others = sittings.answers_of_others(session, shown, store.ann)
+        others = desk_cells.answers_of_others(session, shown, store.ann)
     assert (shown.predicted, [event.label for event in others]) == (None, ["all"])
     sittings.answer(engine, deciding, shown, "hem", seen=shown.last_event_id)
     with db.reading(engine) as session:
@@ -299,7 +300,7 @@ def test_repeats_come_again_after_other_cells(engine: sa.Engine, monkeypatch: py
         marked = session.scalars(sa.select(Annotation.cell_id).where(Annotation.repeat)).all()
         assert marked == again
         assert worklists.rows(session, store.dataset)[0].readings_done == 10
-    sittings.undo_last(engine, sitting)
+    undoing.undo_last(engine, sitting)
     assert desk(engine, sitting).repeat == (order[-1] in again)
 
 
@@ -327,7 +328,7 @@ def test_the_strip_shows_the_subjects_other_cells_unless_hidden(engine: sa.Engin
     def strip(**options) -> list[str]:
         sitting = sittings.start(engine, worklist_id=made(engine, store, **options), reviewer_id=store.ann)
         with db.reading(engine) as session:
-            found = sittings.subject_strip(session, desk(engine, sitting), 2)
+            found = desk_cells.subject_strip(session, desk(engine, sitting), 2)
         return [Path(path).name for _, path in found]
 
     assert strip() == ["1.bmp", "2.bmp"]

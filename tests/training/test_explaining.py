@@ -14,9 +14,9 @@ from allreview.cells.drawing import draw_cell, subject_stain
 from allreview.errors import UserError
 from allreview.models.saving import load_model, save_model
 from allreview.recipe import Recipe
-from allreview.review import overlays
 from allreview.review.queues import queue_of
-from allreview.review.saliency import heatmaps
+from allreview.review.saliency import overlays
+from allreview.review.saliency.methods import heatmaps
 from allreview.settings import Settings, current_settings
 from allreview.training import explaining, workflows
 from db.tables import Cell, CellFile, Run

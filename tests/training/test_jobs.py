@@ -9,7 +9,7 @@ import sqlalchemy as sa
 import db
 from allreview.errors import UserError
 from allreview.recipe import Recipe, make_recipe
-from allreview.review.annotations import decide
+from allreview.review.log.annotations import decide
 from allreview.settings import Settings, current_settings
 from allreview.training import jobs
 from allreview.training.runs import get_run, list_runs
@@ -177,9 +177,9 @@ def test_eight_classes_go_once_around(
 ) -> None:
     """480 blood cells of 8 classes, JPEG, no subjects: imported, trained, reviewed, retrained."""
     from allreview.cells.importing import import_cells
-    from allreview.review import sittings, worklists
-    from allreview.review.annotations import reviewer_named
+    from allreview.review.log.annotations import reviewer_named
     from allreview.review.queues import queue_of
+    from allreview.review.reading import sittings, worklists
 
     monkeypatch.setenv("ALLREVIEW_WEIGHTS", str(weights))
     engine, settings = sqlite_engine, current_settings()

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 import db
 from allreview.errors import UserError
 from allreview.recipe import Recipe, make_recipe
-from allreview.review.annotations import decide
+from allreview.review.log.annotations import decide
 from allreview.settings import Settings
 from allreview.training import jobs
 from allreview.training.runs import RunRow, get_run, list_runs

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import db
 from allreview.errors import UserError
 from allreview.recipe import Recipe
-from allreview.review.annotations import decide
+from allreview.review.log.annotations import decide
 from allreview.training import snapshots
 from db.tables import Cell, Dataset, LeakGroup, Run, Snapshot, SnapshotCell, Subject
 from db.tables import Recipe as RecipeRow

@@ -16,8 +16,9 @@ from allreview.evaluation.calibration import tempered
 from allreview.models.backbones import BACKBONES
 from allreview.models.saving import load_model
 from allreview.recipe import Recipe, make_recipe
-from allreview.review import overlays, rankings
-from allreview.review.saliency import heatmaps
+from allreview.review import rankings
+from allreview.review.saliency import overlays
+from allreview.review.saliency.methods import heatmaps
 from allreview.settings import current_settings
 from allreview.training import explaining, features, inference, pipeline, ranking, snapshots
 from allreview.training.evaluating import evaluate_run

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from allreview.cells.naming import class_title
-from allreview.review.readings import by_cell, own_answers, readings
+from allreview.review.log.readings import by_cell, own_answers, readings
 from allreview.review.strategies.base import Evidence, QueueEntry, Strategy, margin, strategy
 from allreview.wording import listed
 

@@ -19,11 +19,11 @@ from sqlalchemy.orm import Session, aliased
 from allreview.cells.naming import shown
 from allreview.errors import UserError
 from allreview.labels import NOT_CLASSES, adjudicates, in_force
-from allreview.review.agreement import Agreement, Compared, Estimate, agreement_of
-from allreview.review.blinding import HIDEABLE, hidden_of
-from allreview.review.readings import Reading, readings, units_of
-from allreview.review.record import first_paths
-from allreview.review.withholding import withheld_cells, withheld_worklists
+from allreview.review.log.readings import Reading, readings, units_of
+from allreview.review.readers.agreement import Agreement, Compared, Estimate, agreement_of
+from allreview.review.reading.blinding import HIDEABLE, hidden_of
+from allreview.review.reading.withholding import withheld_cells, withheld_worklists
+from allreview.review.record.entries import first_paths
 from allreview.wording import listed, percent, plural
 from db.tables import (
     Annotation,

@@ -1,8 +1,8 @@
 """What the HTML and the PDF report say alike: tables of words, and the lines about one answer."""
 
 from allreview.cells.naming import class_title, shown
-from allreview.review.record_words import seconds
-from allreview.review.session_report import Answer, ReadCell, ReaderSummary, SessionReport
+from allreview.review.record.record_words import seconds
+from allreview.review.reports.session_report import Answer, ReadCell, ReaderSummary, SessionReport
 from allreview.wording import percent, plural
 
 Table = tuple[list[str], list[list[str]]]

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, aliased
 
 from allreview.evaluation.stored import unit_name
 from allreview.labels import NOT_CLASSES, adjudicates, in_force
-from allreview.review.events import slices
+from allreview.review.log.events import slices
 from db.tables import Annotation, Cell, Reviewer, ReviewSession, Subject, WorklistItem
 
 
@@ -19,8 +19,9 @@ class Reading:
 
     `repeat` marks the answer to a cell that the reader was given again. The reader of an answer that was taken back
     and brought back is who gave it first. An answer is `independent` when other reviewers' answers were hidden, or
-    when nobody else had answered yet. `visible` lists what could be seen of `allreview.review.blinding.HIDEABLE`;
-    None where that was not recorded. An `adjudication` decides between readers and is none of their readings.
+    when nobody else had answered yet. `visible` lists what could be seen of
+    `allreview.review.reading.blinding.HIDEABLE`; None where that was not recorded. An `adjudication` decides between
+    readers and is none of their readings.
     """
 
     cell_id: int

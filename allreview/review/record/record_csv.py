@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from allreview.cells.naming import shown
-from allreview.review.changes import ChangedCell
-from allreview.review.record import Entry, Log, LogFilters
+from allreview.review.record.changes import ChangedCell
+from allreview.review.record.entries import Entry, Log, LogFilters
 
 EVENT_COLUMNS = (
     "annotation", "when", "cell", "sha256", "path", "subject", "source_label", "kind", "label", "label_before",

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from allreview.labels import NOT_CLASSES
 from allreview.review import rankings
-from allreview.review.events import slices
-from allreview.review.readings import Reading, by_cell, own_answers
+from allreview.review.log.events import slices
+from allreview.review.log.readings import Reading, by_cell, own_answers
 from allreview.settings import Settings
 from db.tables import Cell, Prediction, Run, SnapshotCell, Worklist
 

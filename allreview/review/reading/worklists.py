@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 import db
 from allreview.errors import UserError
 from allreview.labels import in_force
-from allreview.review.blinding import HIDEABLE
 from allreview.review.queues import QueueEntry, queue_of
+from allreview.review.reading.blinding import HIDEABLE
 from allreview.settings import Settings
 from allreview.wording import listed
 from db.tables import (
@@ -89,7 +89,7 @@ def create(
 
     Args:
         reviewer_id: who makes it.
-        hidden: what its readers must not see, of `allreview.review.blinding.HIDEABLE`.
+        hidden: what its readers must not see, of `allreview.review.reading.blinding.HIDEABLE`.
         overlap: by how many reviewers each cell is read.
         repeat_rate: share of each reader's cells that come a second time, in [0, 0.5].
         readers: the reviewers it is assigned to; nobody means it is open to everybody.

@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 from allreview.cells.browsing import rows_of_cells
 from allreview.cells.cell_query import CellRow
 from allreview.labels import standing
-from allreview.review.events import last_event_ids, slices
+from allreview.review.log.events import last_event_ids, slices
 from db.tables import Annotation, Reviewer
 
 ALWAYS_VISIBLE = frozenset({"source_label", "subject", "others"})
-"""What Browse shows of every cell, of `allreview.review.blinding.HIDEABLE`."""
+"""What Browse shows of every cell, of `allreview.review.reading.blinding.HIDEABLE`."""
 
 
 @dataclass(frozen=True)

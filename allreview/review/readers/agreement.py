@@ -23,10 +23,10 @@ from allreview.evaluation.intervals import FEWEST_UNITS, RESAMPLES, draws, perce
 from allreview.evaluation.metrics import Confusion, Interval
 from allreview.evaluation.resampling import numbered
 from allreview.labels import NOT_CLASSES
-from allreview.review import coefficients
-from allreview.review.coefficients import Floats, Positions
-from allreview.review.consensus import FEWEST_CELLS, majority
-from allreview.review.readings import Reading, by_cell, own_answers
+from allreview.review.log.readings import Reading, by_cell, own_answers
+from allreview.review.readers import coefficients
+from allreview.review.readers.coefficients import Floats, Positions
+from allreview.review.readers.consensus import FEWEST_CELLS, majority
 
 OTHERS = "the majority of the others"
 ADJUDICATED = "the adjudicated label"
@@ -118,7 +118,7 @@ def agreement_of(
     """Every figure of these readings.
 
     Args:
-        readings: as `allreview.review.readings.readings` gives them, repeats and adjudications among them.
+        readings: as `allreview.review.log.readings.readings` gives them, repeats and adjudications among them.
         units: what intervals resample, for each cell; a cell without one stands alone.
         with_dependent: also count answers given while others' answers could be seen.
         classes_only: leave out *unsure* and *unusable*.

@@ -17,15 +17,15 @@ from sqlalchemy.orm import Session
 import db
 from allreview.cells.browsing import CellRow, rows_of_cells
 from allreview.errors import UserError
-from allreview.review import worklists
-from allreview.review.annotations import decide_many
 from allreview.review.chosen import LONGEST_NAME, entries_of_cells
-from allreview.review.consensus import majority
-from allreview.review.events import last_event_ids
+from allreview.review.log.annotations import decide_many
+from allreview.review.log.events import last_event_ids
+from allreview.review.log.readings import by_cell, own_answers, readings
 from allreview.review.queues import QueueEntry
-from allreview.review.readings import by_cell, own_answers, readings
+from allreview.review.readers.consensus import majority
+from allreview.review.reading import worklists
+from allreview.review.reading.withholding import withheld_cells, withheld_worklists
 from allreview.review.strategies.base import margin
-from allreview.review.withholding import withheld_cells, withheld_worklists
 from db.tables import Worklist, WorklistItem
 
 HIDDEN = frozenset({"prediction", "source_label"})

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from allreview.review.reverting import TAKES_BACK
+from allreview.review.log.reverting import TAKES_BACK
 
 
 class LoggedEvent(Protocol):

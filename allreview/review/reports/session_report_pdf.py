@@ -9,9 +9,9 @@ from PIL import Image
 
 from allreview.cells.naming import class_title, shown
 from allreview.cells.thumbnails import thumbnail
-from allreview.review import report_parts
-from allreview.review.report_parts import Table
-from allreview.review.session_report import Answer, ReadCell, SessionReport
+from allreview.review.reports import report_parts
+from allreview.review.reports.report_parts import Table
+from allreview.review.reports.session_report import Answer, ReadCell, SessionReport
 from allreview.settings import Settings
 
 if TYPE_CHECKING:

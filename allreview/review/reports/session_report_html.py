@@ -5,9 +5,9 @@ from html import escape
 
 from allreview.cells.naming import class_title, shown
 from allreview.cells.thumbnails import thumbnail
-from allreview.review import report_parts
-from allreview.review.report_parts import Table
-from allreview.review.session_report import ReadCell, SessionReport
+from allreview.review.reports import report_parts
+from allreview.review.reports.report_parts import Table
+from allreview.review.reports.session_report import ReadCell, SessionReport
 from allreview.settings import Settings
 
 _STYLE = """

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 import db
 from allreview.errors import UserError
 from allreview.labels import NOT_CLASSES, in_force, keep_standing
-from allreview.review.events import (
+from allreview.review.log.events import (
     StaleSelection,
     StaleView,
     event_of,
@@ -48,7 +48,7 @@ def decide(
         label: a class of the cell's dataset, `unsure` or `unusable`.
         seen: id of the cell's last event (of any kind) when the reviewer's view was drawn; None if none.
         visible_run_id: the run whose prediction the reviewer could see, or None.
-        visible: what the reviewer could see, of `allreview.review.blinding.HIDEABLE`; None if not known.
+        visible: what the reviewer could see, of `allreview.review.reading.blinding.HIDEABLE`; None if not known.
         duration_ms: time from drawing the cell to the decision, in milliseconds.
         independent: others' answers were hidden: then `seen` is the reviewer's own last event, and only newer ones
             of their own make the view stale.

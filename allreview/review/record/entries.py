@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from allreview.labels import current_label, in_force, standing
-from allreview.review.events import slices
-from allreview.review.replaying import LabelChange, replay
-from allreview.review.reverting import TAKES_BACK
-from allreview.review.withholding import withheld_cells
+from allreview.review.log.events import slices
+from allreview.review.log.replaying import LabelChange, replay
+from allreview.review.log.reverting import TAKES_BACK
+from allreview.review.reading.withholding import withheld_cells
 from db.tables import Annotation, Cell, CellFile, Reviewer, ReviewSession, Subject, Worklist
 
 

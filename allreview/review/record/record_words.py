@@ -3,8 +3,8 @@
 from datetime import datetime
 
 from allreview.cells.naming import class_title
-from allreview.review.blinding import HIDEABLE
-from allreview.review.record import Entry
+from allreview.review.reading.blinding import HIDEABLE
+from allreview.review.record.entries import Entry
 from allreview.wording import listed, plural
 
 KINDS = {

@@ -3,7 +3,7 @@
 A resample is a row of weights: how often each unit (a subject with its cells) was drawn, as in
 `allreview.evaluation.resampling`. What a coefficient needs is summed for each unit first, so that a thousand resamples
 are one matrix product. With one row of ones these are the coefficients of statsmodels, scikit-learn and krippendorff,
-which give the values themselves (`allreview.review.agreement`); those take one table at a time.
+which give the values themselves (`allreview.review.readers.agreement`); those take one table at a time.
 """
 
 import numpy as np

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 
 from allreview.errors import UserError
 from allreview.labels import NOT_CLASSES, current_label, standing
-from allreview.review.events import slices
-from allreview.review.record import first_paths
+from allreview.review.log.events import slices
+from allreview.review.record.entries import first_paths
 from db.tables import PARTS, Annotation, Cell, Reviewer, Run, SnapshotCell, Subject
 
 

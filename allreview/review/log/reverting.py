@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 import db
 from allreview.errors import UserError
 from allreview.labels import in_force, keep_standing
-from allreview.review.annotations import append, require_reviewer
-from allreview.review.events import StaleView, event_of, last_events, slices
+from allreview.review.log.annotations import append, require_reviewer
+from allreview.review.log.events import StaleView, event_of, last_events, slices
 from db.tables import Annotation
 
 TAKES_BACK = ("undo", "revert")

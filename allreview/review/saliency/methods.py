@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from allreview.errors import UserError
-from allreview.review.cut_models import ClassScore, CutModel, of_classes
-from allreview.review.overlays import METHODS
+from allreview.review.saliency.cut_models import ClassScore, CutModel, of_classes
+from allreview.review.saliency.overlays import METHODS
 
 BATCH = 16
 SCORECAM_CHANNELS = 32

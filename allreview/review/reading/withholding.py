@@ -4,9 +4,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from allreview.labels import in_force
-from allreview.review import claims
-from allreview.review.blinding import hidden_of
-from allreview.review.worklists import left_for
+from allreview.review.reading import claims
+from allreview.review.reading.blinding import hidden_of
+from allreview.review.reading.worklists import left_for
 from db.tables import PARTS, Annotation, ReviewSession, Worklist, WorklistItem, WorklistReader
 
 

@@ -7,9 +7,9 @@ from sqlalchemy.orm import Session
 
 import db
 from allreview.errors import UserError
-from allreview.review import worklists
 from allreview.review.chosen import LONGEST_NAME, entries_of_cells
 from allreview.review.queues import STRATEGIES, QueueEntry, queue_of
+from allreview.review.reading import worklists
 from allreview.settings import Settings
 from db.tables import PARTS, Annotation, Reviewer, ReviewSession, Worklist, WorklistItem, WorklistReader
 

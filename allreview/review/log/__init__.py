@@ -1,0 +1,1 @@
+"""The log of decisions: writing to it, and what stands by it."""

@@ -1,0 +1,1 @@
+"""Worklists and the sittings in which they are read."""

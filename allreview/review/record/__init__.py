@@ -1,0 +1,1 @@
+"""The log read back, for people."""

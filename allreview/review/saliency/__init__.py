@@ -1,0 +1,1 @@
+"""Heat maps: made by the worker, shown by the pages."""
