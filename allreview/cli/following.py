@@ -1,7 +1,10 @@
 """Following runs from the terminal: their progress on stderr, until they end or Ctrl-C is pressed."""
 
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -29,12 +32,13 @@ def follow_all(engine: sa.Engine, settings: Settings, run_ids: Sequence[int]) ->
 
     After Ctrl-C the rest is not waited for.
     """
-    waiting = True
-    for run_id, title in _order(engine, run_ids):
-        if waiting:
+    with _ctrl_c() as enough:
+        for run_id, title in _order(engine, run_ids):
             if title:
                 output.say(title)
-            waiting = not follow(engine, settings, run_id).unfinished
+            _follow(engine, settings, run_id, enough)
+            if enough.is_set():
+                break
     with db.reading(engine) as session:
         return [get_run(session, run_id) for run_id in run_ids]
 
@@ -57,9 +61,20 @@ def _order(engine: sa.Engine, run_ids: Sequence[int]) -> list[tuple[int, str]]:
     return list(found.items())
 
 
-def follow(engine: sa.Engine, settings: Settings, run_id: int) -> "RunRow":
-    """Show the run's progress until it ends and its folder is complete; the run as it is then, or as it was when
-    Ctrl-C was pressed.
+@contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """Set when Ctrl-C is pressed. An exception raised wherever the program happens to be can be lost, in a finalizer
+    or in a library that catches everything; this cannot."""
+    pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: pressed.set())
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _follow(engine: sa.Engine, settings: Settings, run_id: int, enough: threading.Event) -> None:
+    """Show the run's progress until it ends and its folder is complete, or until it is enough.
 
     On a terminal a bar moves; elsewhere each epoch is one line.
     """
@@ -73,18 +88,14 @@ def follow(engine: sa.Engine, settings: Settings, run_id: int) -> "RunRow":
     watched = _Watch(engine, settings, run_id)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"Run {run_id}", total=None, figures="")
-        try:
-            while True:
-                run = watched.look()
-                _draw(bar, task, run)
-                if not console.is_terminal:
-                    for row in watched.news(run):
-                        output.say(f"Run {run_id}, epoch {row.epoch} of {run.recipe.epochs}: {_figures(row)}")
-                if run.complete:
-                    return run
-                time.sleep(_POLL_SECONDS)
-        except KeyboardInterrupt:
-            return watched.look()
+        while True:
+            run = watched.look()
+            _draw(bar, task, run)
+            if not console.is_terminal:
+                for row in watched.news(run):
+                    output.say(f"Run {run_id}, epoch {row.epoch} of {run.recipe.epochs}: {_figures(row)}")
+            if run.complete or enough.wait(_POLL_SECONDS):
+                return
 
 
 class _Watch:

@@ -96,12 +96,15 @@ def test_ctrl_c_while_following_leaves_the_run_going_and_stop_ends_it(
         stderr=subprocess.PIPE,
         text=True,
     )
-    end = time.monotonic() + 120
-    while not workers.workers_of(home.resolve()) and time.monotonic() < end:
-        time.sleep(0.2)
-    time.sleep(1)  # the worker is started just before the following begins
-    os.kill(following.pid, signal.SIGINT)
-    out, err = following.communicate(timeout=60)
+    try:
+        end = time.monotonic() + 240
+        while command("show", 1).exit_code or succeed("show", 1)["state"] != "running":
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        os.kill(following.pid, signal.SIGINT)
+        out, err = following.communicate(timeout=60)
+    finally:
+        following.kill()  # it would go on to start workers
     assert following.returncode == 0, err
     assert json.loads(out)["state"] in ("queued", "running")
     assert "Run 1 goes on without you" in err
