@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -115,6 +116,25 @@ def entries_of(session: Session, cells: Sequence[int], *, part: str = "train") -
     ]
 
 
+def add_run(session: Session, snapshot_id: int, recipe: Recipe, **values: Any) -> Run:
+    """A run by this recipe on a snapshot, with the classes of its dataset."""
+    row = session.scalar(sa.select(RecipeRow).where(RecipeRow.hash == recipe.hash))
+    row = row or RecipeRow(hash=recipe.hash, body=recipe.model_dump())
+    session.add(row)
+    session.flush()
+    dataset = session.get_one(Dataset, session.get_one(Snapshot, snapshot_id).dataset_id)
+    run = Run(
+        dataset_id=dataset.id,
+        recipe_id=row.id,
+        snapshot_id=snapshot_id,
+        classes=dataset.classes,
+        **values,
+    )
+    session.add(run)
+    session.flush()
+    return run
+
+
 def finished_run(
     engine: sa.Engine,
     store: Store,
@@ -130,25 +150,11 @@ def finished_run(
     parts = parts or {}
     with db.writing(engine) as session:
         dataset = session.get_one(Dataset, store.dataset)
-        row = session.scalar(sa.select(RecipeRow).where(RecipeRow.hash == recipe.hash))
-        if row is None:
-            row = RecipeRow(hash=recipe.hash, body=recipe.model_dump())
-            session.add(row)
         number = session.scalar(sa.select(sa.func.count(Snapshot.id))) or 0
         snapshot = Snapshot(dataset_id=dataset.id, hash=hashlib.sha256(str(number).encode()).hexdigest())
         session.add(snapshot)
         session.flush()
-        run = Run(
-            dataset_id=dataset.id,
-            recipe_id=row.id,
-            snapshot_id=snapshot.id,
-            classes=dataset.classes,
-            state="finished",
-            series=series,
-            temperature=temperature,
-        )
-        session.add(run)
-        session.flush()
+        run = add_run(session, snapshot.id, recipe, state="finished", series=series, temperature=temperature)
         for cell_id, (label, probability) in predictions.items():
             other = next(name for name in dataset.classes if name != label)
             session.add(

@@ -15,9 +15,8 @@ from allreview.recipe import Recipe, make_recipe
 from allreview.settings import current_settings
 from allreview.training import averaging
 from allreview.training.epochs import StopRequested
-from db.tables import Dataset, Run
-from db.tables import Recipe as RecipeRow
-from tests.factory import Store, finished_run, small_store
+from db.tables import Run
+from tests.factory import Store, add_run, finished_run, small_store
 
 RECIPE = make_recipe(
     {
@@ -63,23 +62,10 @@ def member_runs(engine: sa.Engine, store: Store, shares: tuple[float, float] = (
     return runs
 
 
-def ensemble_run(engine: sa.Engine, store: Store, members: list[int], recipe: Recipe = RECIPE) -> int:
+def ensemble_run(engine: sa.Engine, members: list[int], recipe: Recipe = RECIPE) -> int:
     with db.writing(engine) as session:
-        row = session.scalar(sa.select(RecipeRow).where(RecipeRow.hash == recipe.hash))
-        row = row or RecipeRow(hash=recipe.hash, body=recipe.model_dump())
-        session.add(row)
-        session.flush()
-        run = Run(
-            dataset_id=store.dataset,
-            recipe_id=row.id,
-            snapshot_id=session.get_one(Run, members[0]).snapshot_id,
-            classes=session.get_one(Dataset, store.dataset).classes,
-            members=members,
-            state="running",
-        )
-        session.add(run)
-        session.flush()
-        return run.id
+        snapshot = session.get_one(Run, members[0]).snapshot_id
+        return add_run(session, snapshot, recipe, members=members, state="running").id
 
 
 def change(engine: sa.Engine, run_id: int, **values: object) -> None:
@@ -105,7 +91,7 @@ def test_the_saved_model_is_the_mean_of_the_members(sqlite_engine, store, models
         settings.run_folder(run_id).parent.mkdir(parents=True, exist_ok=True)
         settings.run_folder(run_id).symlink_to(models[recipe.backbone])
         change(sqlite_engine, run_id, weights_hash="ab" * 32)
-    run_id = ensemble_run(sqlite_engine, store, members[::-1])  # whatever order they are listed in
+    run_id = ensemble_run(sqlite_engine, members[::-1])  # whatever order they are listed in
     averaging.average(sqlite_engine, settings, run_id)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
     parts = [load_model(folder).probabilities(pixels) for folder in models.values()]
@@ -120,7 +106,7 @@ def test_the_saved_model_is_the_mean_of_the_members(sqlite_engine, store, models
 def test_it_waits_until_the_last_member_is_finished(sqlite_engine, store, home, patience):
     members = member_runs(sqlite_engine, store)
     change(sqlite_engine, members[1], state="running")
-    run_id = ensemble_run(sqlite_engine, store, members)
+    run_id = ensemble_run(sqlite_engine, members)
     threading.Timer(0.4, change, (sqlite_engine, members[1]), {"state": "finished"}).start()
     with pytest.raises(UserError, match=f"run {members[0]}, cannot be used: There is no trained model"):
         averaging.average(sqlite_engine, current_settings(), run_id)
@@ -133,7 +119,7 @@ def test_it_waits_until_the_last_member_is_finished(sqlite_engine, store, home, 
 def test_stop_ends_the_wait(sqlite_engine, store, home, patience):
     members = member_runs(sqlite_engine, store)
     change(sqlite_engine, members[0], state="queued")
-    run_id = ensemble_run(sqlite_engine, store, members)
+    run_id = ensemble_run(sqlite_engine, members)
     threading.Timer(0.3, change, (sqlite_engine, run_id), {"stop_requested": True}).start()
     with pytest.raises(StopRequested):
         averaging.average(sqlite_engine, current_settings(), run_id)
@@ -156,7 +142,7 @@ def test_a_member_that_has_no_model_ends_it_in_words(sqlite_engine, store, home,
     assert members == [1, 2]
     change(sqlite_engine, members[0], state="queued")
     change(sqlite_engine, members[1], state=state, message=message)
-    run_id = ensemble_run(sqlite_engine, store, members)
+    run_id = ensemble_run(sqlite_engine, members)
     with pytest.raises(UserError, match=words):
         averaging.average(sqlite_engine, current_settings(), run_id)
 
@@ -168,14 +154,14 @@ def test_members_of_another_recipe_or_snapshot_are_refused(sqlite_engine, store,
         sqlite_engine, store, dict.fromkeys(cells, ("all", 0.7)), recipe=RECIPE.members[1]
     )
     for wrong in ([members[0], elsewhere], [members[0], members[0]]):
-        run_id = ensemble_run(sqlite_engine, store, wrong)
+        run_id = ensemble_run(sqlite_engine, wrong)
         with pytest.raises(UserError, match="not trained by its recipe on its cells"):
             averaging.average(sqlite_engine, current_settings(), run_id)
 
 
 def test_probabilities_are_the_mean_of_the_stored_ones(sqlite_engine, store):
     members = member_runs(sqlite_engine, store, shares=(0.9, 0.5))
-    run_id = ensemble_run(sqlite_engine, store, members)
+    run_id = ensemble_run(sqlite_engine, members)
     cells = store.cells["H1"][::-1] + store.cells["1"]
     found = averaging.probabilities(sqlite_engine, run_id, cells)
     assert (found.shape, found.dtype) == ((len(cells), 2), np.float32)

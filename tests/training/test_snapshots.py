@@ -14,9 +14,8 @@ from allreview.errors import UserError
 from allreview.recipe import Recipe
 from allreview.review.log.annotations import decide
 from allreview.training import snapshots
-from db.tables import Cell, Dataset, LeakGroup, Run, Snapshot, SnapshotCell, Subject
-from db.tables import Recipe as RecipeRow
-from tests.factory import Store, add_cell, small_store
+from db.tables import Cell, Dataset, LeakGroup, Snapshot, SnapshotCell, Subject
+from tests.factory import Store, add_cell, add_run, small_store
 
 RECIPE = Recipe()
 
@@ -31,15 +30,9 @@ def parts(engine: sa.Engine, snapshot: Snapshot) -> dict[int, str]:
         return {line.cell_id: line.part for line in snapshots.lines(session, snapshot.id)}
 
 
-def run_on(engine: sa.Engine, store: Store, snapshot: Snapshot, recipe: Recipe = RECIPE) -> int:
+def run_on(engine: sa.Engine, snapshot: Snapshot, recipe: Recipe = RECIPE) -> int:
     with db.writing(engine) as session:
-        row = RecipeRow(hash=recipe.hash, body=recipe.model_dump())
-        session.add(row)
-        session.flush()
-        run = Run(dataset_id=store.dataset, recipe_id=row.id, snapshot_id=snapshot.id, classes=["all", "hem"])
-        session.add(run)
-        session.flush()
-        return run.id
+        return add_run(session, snapshot.id, recipe).id
 
 
 def new_subject(engine: sa.Engine, store: Store, name: str) -> int:
@@ -84,7 +77,7 @@ def test_relabelling_changes_the_label_and_never_the_part(engine: sa.Engine) -> 
     cell, other = store.cells["1"][0], store.cells["2"][0]
     decide(engine, cell_id=cell, label="hem", reviewer_id=store.ann, seen=None)
     decide(engine, cell_id=other, label="unusable", reviewer_id=store.ann, seen=None)
-    for parent in (None, run_on(engine, store, before)):
+    for parent in (None, run_on(engine, before)):
         after = freeze(engine, store, parent=parent)
         assert after.hash != before.hash
         assert parts(engine, after) == parts(engine, before)
@@ -96,7 +89,7 @@ def test_relabelling_changes_the_label_and_never_the_part(engine: sa.Engine) -> 
 def test_a_retrain_keeps_the_parts_and_places_new_subjects(engine: sa.Engine) -> None:
     store = small_store(engine)
     before = freeze(engine, store)
-    parent = run_on(engine, store, before)
+    parent = run_on(engine, before)
     new = new_subject(engine, store, "99")
     after = parts(engine, freeze(engine, store, parent=parent))
     assert after.pop(new) == "train"
@@ -106,7 +99,7 @@ def test_a_retrain_keeps_the_parts_and_places_new_subjects(engine: sa.Engine) ->
 def test_a_test_subject_tied_to_a_training_subject_since_goes_to_training(engine: sa.Engine) -> None:
     store = small_store(engine)
     before = freeze(engine, store)
-    parent = run_on(engine, store, before)
+    parent = run_on(engine, before)
     found = parts(engine, before)
     by_part = defaultdict(list)
     for subject, cells in store.cells.items():
@@ -123,7 +116,7 @@ def test_a_retrain_by_image_keeps_each_cell_where_it_was(engine: sa.Engine) -> N
     store = small_store(engine)
     recipe = Recipe(split="image", seed=1)
     before = freeze(engine, store, recipe)
-    parent = run_on(engine, store, before, recipe)
+    parent = run_on(engine, before, recipe)
     found = parts(engine, before)
     assert any(len({found[cell] for cell in cells}) > 1 for cells in store.cells.values())
     with db.writing(engine) as session:
@@ -141,7 +134,7 @@ def test_a_retrain_of_a_fold_keeps_its_parts(engine: sa.Engine, split: dict[str,
     put_in_folds(engine, store, {"1": "b", "2": "b", "H1": "b", "H2": "b"}, default="d")
     recipe = Recipe(**split)
     before = freeze(engine, store, recipe)
-    parent = run_on(engine, store, before, recipe)
+    parent = run_on(engine, before, recipe)
     decide(engine, cell_id=store.cells["1"][0], label="hem", reviewer_id=store.ann, seen=None)
     after = freeze(engine, store, recipe, parent)
     assert after.hash != before.hash
@@ -153,7 +146,7 @@ def test_a_retrain_tests_on_the_fold_of_the_same_name_when_folds_were_added(engi
     put_in_folds(engine, store, {"1": "b", "2": "b", "H1": "b", "H2": "b"}, default="d")
     recipe = Recipe(split="dataset_folds", fold=1)
     before = freeze(engine, store, recipe)
-    parent = run_on(engine, store, before, recipe)
+    parent = run_on(engine, before, recipe)
     new = {name: new_subject(engine, store, name) for name in ("98", "99")}
     put_in_folds(engine, store, {"98": "c", "99": "d"})
     after = parts(engine, freeze(engine, store, recipe, parent))
@@ -165,7 +158,7 @@ def test_a_retrain_tests_on_the_fold_of_the_same_name_when_folds_were_added(engi
 @pytest.mark.parametrize("change", [{"split": "image"}, {"folds": 2}])
 def test_a_retrain_by_another_split_is_refused(engine: sa.Engine, change: dict[str, Any]) -> None:
     store = small_store(engine)
-    parent = run_on(engine, store, freeze(engine, store))
+    parent = run_on(engine, freeze(engine, store))
     with pytest.raises(UserError, match="keeps its parent's split"):
         freeze(engine, store, Recipe(**change), parent)
     assert freeze(engine, store, Recipe(seed=9, fold=3), parent).hash == freeze(engine, store).hash

@@ -24,9 +24,8 @@ from allreview.training import explaining, features, inference, pipeline, rankin
 from allreview.training.evaluating import evaluate_run
 from allreview.training.features import read_cell
 from allreview.training.views import SYMMETRIES, CellImage
-from db.tables import Cell, CellFile, Prediction, Run
-from db.tables import Recipe as RecipeRow
-from tests.factory import Store, small_store
+from db.tables import Cell, CellFile, Prediction
+from tests.factory import Store, add_run, small_store
 
 TEMPERATURE = 1.7
 FEATURES = make_recipe(
@@ -75,20 +74,7 @@ def drawn(sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def submitted(engine: sa.Engine, store: Store, recipe: Recipe) -> int:
     with db.writing(engine) as session:
         snapshot = snapshots.freeze(session, store.dataset, recipe)
-        row = session.scalar(sa.select(RecipeRow).where(RecipeRow.hash == recipe.hash))
-        row = row or RecipeRow(hash=recipe.hash, body=recipe.model_dump())
-        session.add(row)
-        session.flush()
-        run = Run(
-            dataset_id=store.dataset,
-            recipe_id=row.id,
-            snapshot_id=snapshot.id,
-            classes=["all", "hem"],
-            state="running",
-        )
-        session.add(run)
-        session.flush()
-        return run.id
+        return add_run(session, snapshot.id, recipe, state="running").id
 
 
 def said(engine: sa.Engine, run_id: int) -> dict[int, list[float]]:
