@@ -78,7 +78,6 @@ def assign(
 ) -> None:
     """Make a worklist of a queue, or of another worklist's cells, for one reader or several."""
     import db
-    from allreview.review.log.annotations import reviewer_named
     from allreview.review.readers.assigning import Assignment
     from allreview.review.readers.assigning import assign as make
     from allreview.store import open_store
@@ -103,7 +102,7 @@ def assign(
         repeat_rate=repeat,
         adjudicates=adjudicates,
         name=name,
-        readers=tuple(dict.fromkeys(reviewer_named(engine, reader) for reader in names)),
+        reader_names=tuple(names),
     )
     made = make(engine, output.settings(), wanted)
     with db.reading(engine) as session:

@@ -59,14 +59,18 @@ def open_sitting(dataset_id: int, reviewer_id: int) -> SittingInfo | None:
 
 def setup(dataset_id: int, reviewer: Reviewer) -> None:
     """The reviewer's worklists, and what it takes to start a new queue."""
-    _worklists(dataset_id, reviewer.id)
+    waiting = _worklists(dataset_id, reviewer.id)
     with db.reading(context.engine()) as session:
         finished = runs.list_runs(session, dataset_id=dataset_id, states=("finished",))
     if finished:
         st.subheader("Start a new queue", anchor=False)
         _new_queue(finished, reviewer.id)
         return
-    st.info("There is nothing to review yet: train a model first, then read the cells it got wrong.")
+    st.info(
+        "No model is trained yet. Train one, and its mistakes can be read here."
+        if waiting
+        else "There is nothing to review yet: train a model first, then read the cells it got wrong."
+    )
     st.page_link("pages/train.py", label="Go to Train", icon=":material/model_training:")
 
 
@@ -75,7 +79,8 @@ def _sit_down(worklist_id: int, reviewer_id: int) -> None:
     st.query_params[SITTING_KEY] = str(sitting_id)
 
 
-def _worklists(dataset_id: int, reviewer_id: int) -> None:
+def _worklists(dataset_id: int, reviewer_id: int) -> bool:
+    """The worklists in which there is something left to read for this reviewer; whether there are any."""
     with db.reading(context.engine()) as session:
         found = worklists.rows(session, dataset_id, reviewer_id=reviewer_id)
         begun = set(
@@ -90,7 +95,7 @@ def _worklists(dataset_id: int, reviewer_id: int) -> None:
     waiting = [row for row in found if left[row.id]]
     waiting.sort(key=lambda row: (reviewer_id not in row.readers, row.id not in begun, -row.id))
     if not waiting:
-        return
+        return False
     st.subheader("Worklists for you", anchor=False)
     for row in waiting[:_LISTED]:
         _worklist(row, left[row.id], reviewer_id, begun)
@@ -98,6 +103,7 @@ def _worklists(dataset_id: int, reviewer_id: int) -> None:
         with st.expander(f"{len(waiting) - _LISTED} more"):
             for row in waiting[_LISTED:]:
                 _worklist(row, left[row.id], reviewer_id, begun)
+    return True
 
 
 def _worklist(row: WorklistRow, left: int, reviewer_id: int, begun: Collection[int]) -> None:

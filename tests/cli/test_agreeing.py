@@ -102,3 +102,11 @@ def test_what_cannot_be_is_refused_and_adds_no_worklist(
     assert succeed("worklists", "--all") == []
     with db.reading(sqlite_engine) as session:
         assert set(session.scalars(sa.select(Reviewer.name))) == {"Ann", "Ben"}
+
+
+def test_a_queue_without_cells_adds_no_reader(sqlite_engine: sa.Engine, store: Store) -> None:
+    right = dict.fromkeys(store.cells["1"], ("all", 0.9))
+    run = finished_run(sqlite_engine, store, right)
+    assert "Nothing is left to read" in refused("assign", run, "--readers", "Zoe", "--control", 0)
+    with db.reading(sqlite_engine) as session:
+        assert not session.scalar(sa.select(sa.exists().where(Reviewer.name == "Zoe")))

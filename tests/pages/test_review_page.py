@@ -13,7 +13,7 @@ from allreview.review.queues import queue_of
 from allreview.review.reading import worklists
 from allreview.review.reading.reasons import REASONS
 from db.tables import Annotation, ReviewSession
-from tests.factory import Store, finished_run, small_store
+from tests.factory import Store, entries_of, finished_run, small_store
 
 APP = str(Path(__file__).parent.parent.parent / "app.py")
 
@@ -59,9 +59,17 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_empty_store_and_a_store_without_runs(sqlite_engine: sa.Engine) -> None:
     assert any(button.label == "Load the synthetic demo set" for button in review_page().button)
-    small_store(sqlite_engine)
+    store = small_store(sqlite_engine)
     assert "who you are" in review_page().info[0].value
     assert "train a model first" in review_page(reviewer="Ann").info[0].value
+    with db.reading(sqlite_engine) as session:
+        entries = entries_of(session, store.cells["1"])
+    worklists.create(
+        sqlite_engine, dataset_id=store.dataset, name="By hand", strategy="filter", entries=entries
+    )
+    app = review_page(reviewer="Ann")
+    assert any("By hand" in element.value for element in app.markdown)
+    assert "No model is trained yet" in app.info[0].value
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 import db
 from allreview.errors import UserError
 from allreview.review.chosen import LONGEST_NAME, entries_of_cells
+from allreview.review.log.annotations import reviewer_named
 from allreview.review.queues import STRATEGIES, QueueEntry, queue_of
 from allreview.review.reading import worklists
 from allreview.settings import Settings
@@ -24,7 +25,8 @@ class Assignment:
     """Which cells are read by whom, and what is hidden meanwhile.
 
     The cells are those of a queue (`by`, of `run_id`) or of another worklist (`worklist_id`). Nobody in `readers`
-    means that the worklist is open to everybody.
+    means that the worklist is open to everybody. `reader_names` are readers too; a new name is added once there are
+    cells to read.
     """
 
     dataset_id: int
@@ -36,6 +38,7 @@ class Assignment:
     include_decided: bool = False
     control: float = CONTROLS
     readers: tuple[int, ...] = ()
+    reader_names: tuple[str, ...] = ()
     overlap: int = 1
     hidden: frozenset[str] = frozenset()
     repeat_rate: float = REPEATS
@@ -67,6 +70,7 @@ def assign(
         of = session.get(Worklist, wanted.worklist_id) if wanted.worklist_id is not None else None
         strategy = of.strategy if of else wanted.by
         run_id = of.run_id if of else wanted.run_id
+    named = [reviewer_named(engine, name) for name in wanted.reader_names]
     return worklists.create(
         engine,
         dataset_id=wanted.dataset_id,
@@ -79,7 +83,7 @@ def assign(
         hidden=wanted.hidden,
         overlap=wanted.overlap,
         repeat_rate=wanted.repeat_rate,
-        readers=wanted.readers,
+        readers=tuple(dict.fromkeys([*wanted.readers, *named])),
         adjudicates=wanted.adjudicates,
     )
 
