@@ -224,12 +224,14 @@ def _more(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drawn(fields: Iterable[RecipeField]) -> dict[str, Any]:
-    """The fields in two columns, and their values."""
-    columns = st.columns(2)
+    """The fields two by two, side by side, and their values."""
+    waiting = list(fields)
     found: dict[str, Any] = {}
-    for place, field in enumerate(fields):
-        with columns[place % 2]:
-            found[field.name] = field.draw()
+    for place in range(0, len(waiting), 2):
+        columns = st.columns(2, vertical_alignment="bottom")
+        for field, column in zip(waiting[place : place + 2], columns, strict=False):
+            with column:
+                found[field.name] = field.draw()
     return found
 
 
