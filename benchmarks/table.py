@@ -61,6 +61,7 @@ def measured(run: list[str]) -> dict[str, Any]:
     print(" ".join(run), "…", file=sys.stderr)
     command = [sys.executable, "-m", f"benchmarks.{run[0]}", "--json", *run[1:]]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    print(done.stdout, file=sys.stderr)
     return json.loads(done.stdout)
 
 
