@@ -47,6 +47,7 @@ from allreview.training.snapshots import SnapshotLine, lines
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 3600.0
+LOOK = 0.2  # seconds between two looks: whoever looks all the time takes the worker's core
 
 
 def main() -> None:
@@ -159,7 +160,7 @@ def _wait(engine: sa.Engine, run_id: int) -> float:
             seen, moment = news, now
         return not run.unfinished
 
-    _until(over, 0.02)
+    _until(over, LOOK)
     return round(longest, 2)
 
 

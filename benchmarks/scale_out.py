@@ -38,6 +38,7 @@ from benchmarks import throwaway_postgresql
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 1800.0
+LOOK = 0.25  # seconds between two looks: whoever looks all the time takes a worker's core
 PART_DONE = b"a part of features took"
 
 
@@ -193,7 +194,7 @@ def _until(reached: Callable[[], bool], word: str, worker: "subprocess.Popen[byt
     while not reached():
         if time.monotonic() > end or (worker is not None and worker.poll() is not None):
             raise SystemExit(f"The worker does not {word}.")
-        time.sleep(0.02)
+        time.sleep(LOOK)
 
 
 def _drawn(folder: Path, number: int) -> Path:
