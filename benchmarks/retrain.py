@@ -112,7 +112,8 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
         "ratio": whole / statistics.median(seconds),
         "compares": f"A retrain of {asked.epochs} epochs on {len(cells)} cells ({asked.backbone}), with figures, "
         "out-of-fold probabilities and the new queue, against model.fit of the frozen backbone from "
-        "image_dataset_from_directory",
+        "image_dataset_from_directory"
+        + (f" (reckoned from {epochs} of its epochs)" if epochs != asked.epochs else ""),
         "seconds": seconds,
         "plain_seconds": whole,
         "plain_fit_seconds": plain["fit"],
