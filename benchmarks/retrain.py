@@ -35,6 +35,7 @@ import sqlalchemy as sa
 import db
 from allreview.cells.importing import import_cells
 from allreview.cells.naming import IMAGE_SUFFIXES
+from allreview.errors import UserError
 from allreview.recipe import Recipe, make_recipe
 from allreview.review import queues, rankings
 from allreview.review.log.annotations import decide_many, reviewer_named
@@ -67,7 +68,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ALLREVIEW_HOME"] = str(Path(folder) / "home")
         os.environ.pop("ALLREVIEW_DATABASE_URL", None)
-        found = measure(Path(folder), asked)
+        try:
+            found = measure(Path(folder), asked)
+        except UserError as error:
+            raise SystemExit(str(error)) from None
     if asked.json:
         print(json.dumps(found))
         return

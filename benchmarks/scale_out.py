@@ -29,6 +29,7 @@ from sqlalchemy.exc import OperationalError
 
 import db
 from allreview.cells.importing import import_cells
+from allreview.errors import UserError
 from allreview.recipe import Recipe, make_recipe
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
@@ -66,7 +67,10 @@ def main() -> None:
             os.environ["ALLREVIEW_DATABASE_URL"] = urls[0]
         except SystemExit:
             pass  # PostgreSQL's server is not installed
-        found = measure(Path(folder), asked, cores)
+        try:
+            found = measure(Path(folder), asked, cores)
+        except UserError as error:
+            raise SystemExit(str(error)) from None
     if asked.json:
         print(json.dumps(found))
         return
