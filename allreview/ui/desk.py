@@ -92,8 +92,13 @@ def _cell(sitting: SittingInfo, cells: list[DeskCell], top: DeltaGenerator) -> N
     below = st.container(key="desk-below")
     strips = st.container()
     with pictures:
-        shown = saliency_view.shown(turn.number, cell, sitting.dataset_id, run_id, methods)
-        viewer.viewer(shown, desk_help.sheet(classes))
+        waiting = saliency_view.waiting(cell, run_id, methods)
+        # Heat maps that are still being made come by themselves. The pictures alone are drawn anew then: rerunning the
+        # page could swallow a key that is pressed at that moment.
+        draw = st.fragment(
+            _pictures, run_every=0.5 if waiting else None, key=f"pictures-{turn.number}-{waiting}"
+        )
+        draw(sitting, cell, turn.number, classes)
     with below:
         if not desk_keys.conflict(turn):
             desk_keys.keys(turn, classes)
@@ -108,12 +113,17 @@ def _cell(sitting: SittingInfo, cells: list[DeskCell], top: DeltaGenerator) -> N
         desk_keys.note(turn)
         if shows_reason(sitting.hidden | cell.hidden):
             st.caption(f"Queue: {inert(sitting.worklist)}")
-    if saliency_view.waiting(cell, run_id, methods):
-        st.fragment(_wait_for_heat, run_every=0.5, key=f"heat-{turn.number}")(sitting, cell)
     saliency_view.ask_ahead(run_id, methods, cells)
     with strips:
         desk_strips.strips(sitting, cell)
     saliency_view.prefetch(run_id, methods, cells)
+
+
+def _pictures(sitting: SittingInfo, cell: DeskCell, turn: int, classes: list[str]) -> None:
+    with guarded():
+        methods = saliency_view.chosen_methods()
+        shown = saliency_view.shown(turn, cell, sitting.dataset_id, sitting.run_id, methods)
+        viewer.viewer(shown, desk_help.sheet(classes))
 
 
 def _classes(dataset_id: int) -> list[str]:
@@ -146,12 +156,6 @@ def close() -> None:
     st.query_params.pop(SITTING_KEY, None)
     desk_keys.forget()
     st.rerun(scope="app")
-
-
-def _wait_for_heat(sitting: SittingInfo, cell: DeskCell) -> None:
-    with guarded():
-        if not saliency_view.waiting(cell, sitting.run_id, saliency_view.chosen_methods()):
-            st.rerun(scope="app")
 
 
 def _wait_for_others(sitting: SittingInfo) -> None:
