@@ -66,7 +66,8 @@ class Walk:
         self._session, self._dataset, self._filters = session, dataset_id, filters
         self._snapshot, self._subjects = self._resolved()
         self._few = self._few_cells()
-        self._stretches = self._make_stretches(sort)
+        self._stretches = self._make_stretches(sort, far=False)
+        self._far = self._make_stretches(sort, far=True)
 
     def after(
         self, place: Place | None, limit: int, skip: int = 0, *, including: bool = False
@@ -81,14 +82,14 @@ class Walk:
     def count(self, limit: int | None = None) -> int:
         """How many cells there are; counting ends at `limit`."""
         found = 0
-        for stretch in self._stretches:
+        for stretch in self._far:
             found += self._count(stretch, None if limit is None else limit - found)
         return found
 
     def ids(self) -> set[int]:
         """All of the cells."""
         found: set[int] = set()
-        for stretch in self._stretches:
+        for stretch in self._far:
             select = (
                 sa.select(stretch.cell).select_from(stretch.source).where(*stretch.where, *stretch.any_of)
             )
@@ -98,13 +99,14 @@ class Walk:
     def _go(
         self, place: Place | None, limit: int, skip: int, including: bool, *, backwards: bool
     ) -> list[Place]:
-        numbers = list(range(len(self._stretches)))[:: -1 if backwards else 1]
+        stretches = self._far if skip else self._stretches
+        numbers = list(range(len(stretches)))[:: -1 if backwards else 1]
         if place is not None:
             numbers = numbers[numbers.index(place.stretch) :] if place.stretch in numbers else []
         found: list[Place] = []
         for number in numbers:
             here = place if place is not None and place.stretch == number else None
-            stretch = self._seeking(number, here, including, backwards)
+            stretch = self._seeking(stretches[number], here, including, backwards)
             some = self._some(number, stretch, limit - len(found), skip, backwards)
             found += some
             if len(found) == limit:
@@ -113,9 +115,8 @@ class Walk:
                 skip = 0 if some else skip - self._count(stretch)
         return found
 
-    def _seeking(self, number: int, place: Place | None, including: bool, backwards: bool) -> _Stretch:
+    def _seeking(self, stretch: _Stretch, place: Place | None, including: bool, backwards: bool) -> _Stretch:
         """The stretch from the place on."""
-        stretch = self._stretches[number]
         if place is None:
             return stretch
         falling = stretch.descending != backwards
@@ -217,10 +218,12 @@ class Walk:
         given = Cell.standing_id.is_not(None)
         return given if self._filters.labelled == "labelled" else Cell.standing_id.is_(None)
 
-    def _make_stretches(self, sort: Sort) -> list[_Stretch]:
+    def _make_stretches(self, sort: Sort, *, far: bool) -> list[_Stretch]:
+        """`far` is for counting and passing over many cells rather than looking at the next ones."""
         if self._has_run and sort in (Sort.MOST_CONFIDENT, Sort.LEAST_CONFIDENT):
-            return self._by_confidence(descending=sort is Sort.MOST_CONFIDENT)
-        asked = (*self._plain(), *self._of_prediction())
+            return self._by_confidence(descending=sort is Sort.MOST_CONFIDENT, far=far)
+        of_prediction = self._of_prediction(far)
+        asked = (*self._plain(), *of_prediction)
         if sort is Sort.SUBJECT:
             # Without the dataset of the cell, which follows: no index can lead through its labels instead.
             within = self._few(Cell.id) if self._few is not None else Subject.dataset_id == self._dataset
@@ -238,7 +241,7 @@ class Walk:
         if self._has_run and len(self._filters.parts) == 1 and self._few is None:
             joined = sa.join(SnapshotCell, Cell, Cell.id == SnapshotCell.cell_id)
             in_part = SnapshotCell.snapshot_id == self._snapshot, SnapshotCell.part == self._filters.parts[0]
-            where = (*in_part, *self._any_of(), *self._plain(parts=False), *self._of_prediction())
+            where = (*in_part, *self._any_of(), *self._plain(parts=False), *of_prediction)
             return [_Stretch(joined, where, SnapshotCell.cell_id)]
         return [self._by_id(*asked)]
 
@@ -251,7 +254,7 @@ class Walk:
             return _Stretch(Cell, (*self._within(), *self._any_of(), *where), Cell.id)
         return _Stretch(Cell, (*self._within(), *where), Cell.id, either=self._several())
 
-    def _by_confidence(self, *, descending: bool) -> list[_Stretch]:
+    def _by_confidence(self, *, descending: bool, far: bool) -> list[_Stretch]:
         """Cells whose prediction may be seen, by its probability; then the others."""
         wanted = self._filters
         about_cells = [
@@ -269,14 +272,14 @@ class Walk:
         if wanted.parts:
             where.append(part.in_(wanted.parts))
         if not wanted.test_predictions:
-            where.append(~self._in_test(Prediction.cell_id))
+            where.append(self._in_test(False, Prediction.cell_id, far=far))
         value = self._unindexed(Prediction.probability, 0)
         seen = _Stretch(source, tuple(where), Prediction.cell_id, value, descending=descending)
         if self._needs_prediction:
             return [seen]
         unseen = self._said(Prediction.probability).is_(None)
         if not wanted.test_predictions:
-            unseen = sa.or_(self._in_test(), unseen)
+            unseen = sa.or_(self._in_test(True, far=far), unseen)
         return [seen, self._by_id(*self._plain(), unseen)]
 
     @property
@@ -315,26 +318,30 @@ class Walk:
             found.append(self._part().in_(wanted.parts))
         return found
 
-    def _of_prediction(self) -> list[Condition]:
+    def _of_prediction(self, far: bool) -> list[Condition]:
         """What is asked of the prediction, for walks that do not go along predictions."""
         if not self._needs_prediction:
             return []
         found = self._right_or_wrong(self._said(Prediction.label))
         if self._filters.confidence != (0.0, 1.0):
             found.append(self._said(Prediction.probability).between(*self._filters.confidence))
-        return found + self._may_be_seen()
+        return found if self._filters.test_predictions else [*found, self._in_test(False, far=far)]
 
-    def _may_be_seen(self) -> list[Condition]:
-        return [] if self._filters.test_predictions else [~self._in_test()]
-
-    def _in_test(self, cell: Any = Cell.id) -> Condition:
-        # Not by `_part`: here one index that holds the test cells alone says it.
+    def _in_test(self, wanted: bool, cell: Any = Cell.id, *, far: bool) -> Condition:
+        # Not by `_part`: here one index that holds the test cells alone says it. How it is asked is for PostgreSQL:
+        # far, it may gather all test cells first; near, it looks each cell up, by a join or, within an OR, by a value.
         here = (
             SnapshotCell.snapshot_id == self._snapshot,
             SnapshotCell.part == "test",
             SnapshotCell.cell_id == cell,
         )
-        return sa.exists().where(*here).correlate(Cell, Prediction)
+        found = sa.exists().where(*here).correlate(Cell, Prediction)
+        if far:
+            return found.is_(sa.true() if wanted else sa.false())
+        if not wanted:
+            return ~found
+        one = sa.select(SnapshotCell.cell_id).where(*here).correlate(Cell, Prediction)
+        return one.scalar_subquery().is_not(None)
 
     def _right_or_wrong(self, predicted: Any) -> list[Condition]:
         if self._filters.verdict == "any":
