@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import json
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,9 +18,18 @@ BACKBONE_NAMES: tuple[BackboneName, ...] = get_args(BackboneName)
 Fraction = Annotated[float, Field(gt=0, lt=0.8)]
 Strength = Annotated[float, Field(ge=0, le=0.9)]
 
-LATER_SETTINGS = ("quarter_turns", "test_time_augmentation")
+LATER_SETTINGS = ("quarter_turns", "test_time_augmentation", "colours")
 """Settings that recipes of before did not have. While they have their default they are no part of what tells a recipe
 from others, so that those recipes are still the same."""
+
+
+class Preparation(NamedTuple):
+    """How a cell's picture becomes what a network sees: `size` pixels a side, from the centre square of `crop` source
+    pixels (None: all of it), its colours `normalized` or as they are."""
+
+    size: int
+    crop: int | None = None
+    normalized: bool = False
 
 
 class Recipe(BaseModel):
@@ -58,6 +67,11 @@ class Recipe(BaseModel):
         ge=32,
         le=4096,
         description="Centre square kept before resizing, in source pixels; empty keeps all.",
+    )
+    colours: Literal["original", "normalized"] = Field(
+        default="original",
+        description="Cells as they were photographed, or each with its colours brought to the same mean and spread of "
+        "optical density, so that the stain of a slide says nothing.",
     )
     # The head
     dense_units: int = Field(default=256, ge=1, le=4096, description="Width of the head's hidden layer.")
@@ -232,6 +246,11 @@ class Recipe(BaseModel):
     def alone(self, name: BackboneName) -> "Recipe":
         """The recipe by one of its backbones only."""
         return self.model_copy(update={"partner": None, "combine": "concatenate", "backbone": name})
+
+    @property
+    def preparation(self) -> Preparation:
+        """How a cell's picture becomes what the network sees."""
+        return Preparation(self.image_size, self.crop, self.colours == "normalized")
 
     @property
     def augments_pixels(self) -> bool:

@@ -166,7 +166,7 @@ def _one_by_one(model: keras.Model) -> dict[str, Callable[[Any, int], Any]]:
 
 def _pixels(recipe: Recipe, number: int, pictures: Path | None) -> np.ndarray:
     images = _pictures(pictures, number) if pictures else [_drawn(place) for place in range(number)]
-    return np.stack([cell_pixels(image, recipe.image_size, recipe.crop) for image in images])
+    return np.stack([cell_pixels(image, recipe.preparation) for image in images])
 
 
 def _pictures(folder: Path, number: int) -> list[Image.Image]:

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from allreview.cells.staining import normalized
 from allreview.errors import UserError
 from allreview.places import File, read_object
+from allreview.recipe import Preparation
 
 FORMATS = ("BMP", "PNG", "JPEG", "TIFF", "WEBP")
 MAX_FILE_BYTES = 1 << 30
@@ -96,17 +98,21 @@ def decode_rgb(data: bytes, max_pixels: int) -> Image.Image:
         raise UserError(f"the image is damaged or cut short ({error})") from None
 
 
-def cell_pixels(image: Image.Image, size: int, crop: int | None) -> NDArray[np.uint8]:
+def cell_pixels(image: Image.Image, preparation: Preparation) -> NDArray[np.uint8]:
     """What a network sees: uint8 of shape [size, size, 3].
 
     `crop` keeps the centre square of that many source pixels. Without it a picture that is not square gets
     black bars. Where the picture ends before the square does, the rest is black. A cell is never scaled by
-    its own extent, because its size tells the classes apart.
+    its own extent, because its size tells the classes apart. `normalized` colours are those of the source pixels:
+    resizing comes after.
     """
+    size, crop, colours = preparation
     width, height = image.size
     side = crop or max(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     square = image if width == height == side else image.crop((left, top, left + side, top + side))
+    if colours:
+        square = Image.fromarray(normalized(np.array(square, dtype=np.uint8)))
     if side != size:
         square = square.resize((size, size), Image.Resampling.BICUBIC)
     return np.array(square, dtype=np.uint8)

@@ -19,8 +19,8 @@ def average_models(members: Sequence[TrainedModel]) -> keras.Model:
     for member in members[1:]:
         if member.classes != first.classes:
             raise ValueError(f"members disagree on the classes: {first.classes} and {member.classes}")
-        if (member.recipe.image_size, member.recipe.crop) != (first.recipe.image_size, first.recipe.crop):
-            raise ValueError("members disagree on the image size or the crop")
+        if member.recipe.preparation != first.recipe.preparation:
+            raise ValueError("members disagree on the image size, the crop or the colours")
     names: list[BackboneName] = [member.recipe.backbone for member in members]
     if len(set(names)) != len(names) or any(member.recipe.partner for member in members):
         raise ValueError(f"members need different backbones, one each, not {names}")

@@ -102,12 +102,15 @@ def _interface(trained: TrainedModel) -> dict[str, Any]:
     size = trained.recipe.image_size
     crop = trained.recipe.crop
     kept = f"the centre square of {crop} pixels, " if crop else ""
+    colours = (
+        "colours normalized as by allreview.cells.staining, " if trained.recipe.preparation.normalized else ""
+    )
     return {
         "input": {
             "name": INPUT,
             "type": "float32",
             "shape": ["cells", size, size, 3],
-            "content": f"RGB in 0..255: {kept}resized to {size} x {size} pixels; nothing else is to be done",
+            "content": f"RGB in 0..255: {kept}{colours}resized to {size} x {size} pixels; nothing else is to be done",
         },
         "output": {"name": OUTPUT, "type": "float32", "shape": ["cells", len(trained.classes)]},
         "classes": trained.classes,

@@ -52,7 +52,7 @@ class TrainedModel:
         size = self.recipe.image_size
         pixels = np.empty((len(images), size, size, 3), dtype=np.uint8)
         for row, image in zip(pixels, images, strict=True):
-            row[:] = cell_pixels(image, size, self.recipe.crop)
+            row[:] = cell_pixels(image, self.recipe.preparation)
         return pixels
 
     def inputs(self, pixels: np.ndarray) -> np.ndarray:
@@ -114,6 +114,7 @@ def save_model(
             "preprocessing": preprocessing_of(recipe),
             "image_size": recipe.image_size,
             "crop": recipe.crop,
+            "colours": recipe.colours,
             "weights_sha256": weights_hash,
             "temperature": temperature,
             "model_sha256": digest,

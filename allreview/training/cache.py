@@ -43,7 +43,10 @@ class CachedKey:
         if not self.stored.is_current:
             return "of another version of allreview"
         crop = f" of the centre {key['crop']}" if key["crop"] else ""
-        return f"{MODEL_TITLES.get(key['backbone'], key['backbone'])}, {key['image_size']} pixels{crop}"
+        colours = ", colours normalised" if key.get("colours") == "normalized" else ""
+        return (
+            f"{MODEL_TITLES.get(key['backbone'], key['backbone'])}, {key['image_size']} pixels{crop}{colours}"
+        )
 
     @property
     def view(self) -> str:
@@ -139,6 +142,7 @@ def _is_used(entry: Stored, recipe: Recipe, weights_hash: str | None) -> bool:
     return (
         key["backbone"] in recipe.backbones
         and (key["image_size"], key["crop"]) == (recipe.image_size, recipe.crop)
+        and key.get("colours", "original") == recipe.colours
         and key["view"] in [view.key(recipe) for view in views]
         and (recipe.partner is not None or weights_hash in (None, key["weights_sha256"]))
     )

@@ -110,7 +110,9 @@ def _cells(engine: sa.Engine, settings: Settings, run: RunRow, model: "TrainedMo
         if len(found) == COMPARED:
             break
         try:
-            found.append(cell_pixels(read_rgb(cell_file(path), settings.max_pixels), size, model.recipe.crop))
+            found.append(
+                cell_pixels(read_rgb(cell_file(path), settings.max_pixels), model.recipe.preparation)
+            )
         except UserError:
             continue
     return np.stack(found) if found else np.empty((0, size, size, 3), dtype=np.uint8)

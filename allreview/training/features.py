@@ -53,7 +53,7 @@ def read_cell(cell: CellImage, recipe: Recipe, max_pixels: int) -> np.ndarray:
         data = read_bytes(cell.path)
         if hashlib.sha256(data).hexdigest() != cell.sha256:
             raise UserError("it has changed since it was imported; restore it or import it again")
-        return cell_pixels(decode_rgb(data, max_pixels), recipe.image_size, recipe.crop)
+        return cell_pixels(decode_rgb(data, max_pixels), recipe.preparation)
     except UserError as error:
         raise UserError(f"{str(cell.path)!r} cannot be used: {error}.") from None
 
@@ -273,6 +273,7 @@ def feature_key(
         "weights_sha256": weights_hash,
         "image_size": recipe.image_size,
         "crop": recipe.crop,
+        **({"colours": recipe.colours} if recipe.colours != "original" else {}),
         "preprocessing": backbone_named(name).preprocessing,
         "pooling": "max",
         "view": view.key(recipe),

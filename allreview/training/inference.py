@@ -264,7 +264,7 @@ def _complete(batch: Sequence[File], futures: list[Future[_Image]]) -> tuple[Seq
 def _read(model: "TrainedModel", path: File, max_pixels: int) -> _Image:
     try:
         data = read_bytes(path)
-        pixels = cell_pixels(decode_rgb(data, max_pixels), model.recipe.image_size, model.recipe.crop)
+        pixels = cell_pixels(decode_rgb(data, max_pixels), model.recipe.preparation)
     except (UserError, ValueError) as error:  # a path with a NUL is a ValueError
         return _Image("", None, str(error))
     return _Image(sha256(data).hexdigest(), pixels)

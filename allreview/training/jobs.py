@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions
 
 APPLICATION = "allreview"
-JOBS_VERSION = "6"
+JOBS_VERSION = "7"
 """The job engine hands unfinished work only to a worker of the same version: change it with the steps."""
 TRAINING_QUEUE = "training"
 SALIENCY_QUEUE = "saliency"

@@ -51,7 +51,7 @@ def previews(
     if not chosen:
         raise UserError("There are no cells to show: import some first.")
     pixels = [
-        cell_pixels(read_rgb(cell_file(path), settings.max_pixels), recipe.image_size, recipe.crop)
+        cell_pixels(read_rgb(cell_file(path), settings.max_pixels), recipe.preparation)
         for _, _, path in chosen
     ]
     changed = np.stack([[augmented(cell, recipe, random) for _ in range(versions)] for cell in pixels])

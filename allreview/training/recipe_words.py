@@ -57,7 +57,8 @@ def _network(recipe: Recipe) -> str:
         )
     crop = f" of the centre {recipe.crop} pixels" if recipe.crop else ""
     size = f"{recipe.image_size} × {recipe.image_size}"
-    return f"Network: {names}, {start}{joined}; images of {size} pixels{crop}."
+    colours = ", each cell's colours normalised" if recipe.colours == "normalized" else ""
+    return f"Network: {names}, {start}{joined}; images of {size} pixels{crop}{colours}."
 
 
 def _fit(recipe: Recipe) -> str:

@@ -121,6 +121,7 @@ EPOCHS = RecipeField("epochs", "Epochs", slide(1, 60, 1))
 IMAGE = (
     RecipeField("image_size", "Input side (pixels)", whole(32, 1024)),
     RecipeField("crop", "Centre square (pixels)", optional("Keep only a centre square", 32, 4096, 300)),
+    RecipeField("colours", "Colours", choice({"original": "as photographed", "normalized": "normalised"})),
 )
 FIT = (
     RecipeField("learning_rate", "Learning rate", decimal(1e-6, 1.0)),

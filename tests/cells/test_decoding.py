@@ -10,6 +10,7 @@ from PIL import Image
 
 from allreview.cells.decoding import cell_pixels, foreground, read_rgb
 from allreview.errors import UserError
+from allreview.recipe import Preparation
 from tests.cells.pictures import picture
 
 LIMIT = 100_000_000
@@ -135,19 +136,19 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 def test_the_crop_keeps_the_centre_unscaled() -> None:
     pixels = np.zeros((450, 450, 3), np.uint8)
     pixels[200:250, 200:250] = 99
-    cut = cell_pixels(Image.fromarray(pixels), 100, 100)
+    cut = cell_pixels(Image.fromarray(pixels), Preparation(100, 100))
     assert np.array_equal(cut, pixels[175:275, 175:275])
 
 
 def test_a_crop_larger_than_the_picture_is_padded_black() -> None:
-    cut = cell_pixels(Image.new("RGB", (10, 6), (9, 9, 9)), 20, 20)
+    cut = cell_pixels(Image.new("RGB", (10, 6), (9, 9, 9)), Preparation(20, 20))
     assert cut.shape == (20, 20, 3)
     assert (cut[7:13, 5:15] == 9).all()
     assert cut.sum() == 10 * 6 * 3 * 9
 
 
 def test_pictures_that_are_not_square_get_bars_not_stretched() -> None:
-    cut = cell_pixels(Image.new("RGB", (40, 20), (200, 200, 200)), 40, None)
+    cut = cell_pixels(Image.new("RGB", (40, 20), (200, 200, 200)), Preparation(40))
     assert (cut[10:30] == 200).all()
     assert (cut[:10] == 0).all()
     assert (cut[30:] == 0).all()
@@ -156,7 +157,7 @@ def test_pictures_that_are_not_square_get_bars_not_stretched() -> None:
 def test_shrinking_averages_instead_of_skipping() -> None:
     stripes = np.zeros((400, 400, 3), np.uint8)
     stripes[:, ::2] = 255
-    cut = cell_pixels(Image.fromarray(stripes), 50, None).astype(int)
+    cut = cell_pixels(Image.fromarray(stripes), Preparation(50)).astype(int)
     assert np.abs(cut[5:-5, 5:-5] - 127).max() < 12
 
 
@@ -164,7 +165,7 @@ def test_twice_the_cell_stays_twice_the_size() -> None:
     def covered(side: int) -> int:
         image = Image.new("RGB", (450, 450))
         image.paste((255, 255, 255), (225 - side, 225 - side, 225 + side, 225 + side))
-        return int((cell_pixels(image, 224, None)[..., 0] > 127).sum())
+        return int((cell_pixels(image, Preparation(224))[..., 0] > 127).sum())
 
     assert covered(100) == pytest.approx(4 * covered(50), rel=0.05)
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from allreview.cells.decoding import cell_pixels
 from allreview.errors import UserError
+from allreview.recipe import Preparation
 from allreview.review.saliency.overlays import (
     METHODS,
     load_heatmap,
@@ -96,7 +97,7 @@ def test_heat_lands_where_the_network_saw_the_spot(size: tuple[int, int], crop: 
     spot = (width // 2 + 20, height // 2 - 30)
     source = np.zeros((height, width, 3), dtype=np.uint8)
     source[spot[1] - 6 : spot[1] + 7, spot[0] - 6 : spot[0] + 7] = 255
-    seen = cell_pixels(Image.fromarray(source), 224, crop)[..., 0].astype(np.float32) / 255
+    seen = cell_pixels(Image.fromarray(source), Preparation(224, crop))[..., 0].astype(np.float32) / 255
     heat = source_heat(seen, size, crop)
     assert heat.shape == (height, width)
     y, x = np.mgrid[:height, :width]

@@ -18,6 +18,7 @@ from tf_keras_vis.utils.scores import CategoricalScore
 from allreview.cells.decoding import cell_pixels, read_rgb
 from allreview.errors import UserError
 from allreview.models.grafting import graft
+from allreview.recipe import Preparation
 from allreview.review.saliency import methods
 from allreview.review.saliency.methods import heatmaps, heatmaps_by_method
 from allreview.review.saliency.overlays import METHODS
@@ -93,7 +94,10 @@ def mobilenet(weights: Path) -> keras.Model:
 def real_cells(cnmc: Path) -> np.ndarray:
     paths = sorted(cnmc.rglob("*.bmp"))[::200][:2]
     return (
-        np.stack([cell_pixels(read_rgb(path, 10**7), 96, 300) for path in paths]).astype("float32") / 127.5
+        np.stack([cell_pixels(read_rgb(path, 10**7), Preparation(96, 300)) for path in paths]).astype(
+            "float32"
+        )
+        / 127.5
         - 1
     )
 

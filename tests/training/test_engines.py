@@ -15,7 +15,7 @@ from allreview.errors import UserError
 from allreview.models.backbones import backbone_named
 from allreview.models.building import build_backbone
 from allreview.models.pretrained import WEIGHT_FILES
-from allreview.recipe import make_recipe
+from allreview.recipe import Preparation, make_recipe
 from allreview.settings import Settings
 from allreview.training import engines
 from allreview.training.engines import Computing, OpenVino, TensorFlow, engine_for, intended
@@ -35,7 +35,7 @@ def paths(cnmc: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def pixels(paths) -> np.ndarray:
-    return np.stack([cell_pixels(read_rgb(path, 10**8), SIDE, 300) for path in paths])
+    return np.stack([cell_pixels(read_rgb(path, 10**8), Preparation(SIDE, 300)) for path in paths])
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from allreview.errors import UserError
 from allreview.models.backbones import backbone_named
 from allreview.models.building import build_backbone
 from allreview.models.pretrained import WEIGHT_FILES
-from allreview.recipe import make_recipe
+from allreview.recipe import Preparation, make_recipe
 from allreview.settings import current_settings
 from allreview.training import features
 from allreview.training.augmentation import augmented
@@ -75,7 +75,7 @@ def compute(cells, file, *, recipe=RECIPE, view=ORIGINAL, watch=None) -> np.ndar
 
 
 def test_the_cache_gives_what_computing_gives_in_the_order_given(cells, file):
-    pixels = np.stack([cell_pixels(read_rgb(cell.path, 10**8), 64, None) for cell in cells])
+    pixels = np.stack([cell_pixels(read_rgb(cell.path, 10**8), Preparation(64)) for cell in cells])
     prepared = backbone_named("mobilenet_v2").preprocess(pixels)
     direct = np.asarray(build_backbone("mobilenet_v2", 64, file)(prepared))
     watch = Watch()
@@ -240,7 +240,7 @@ def test_drawn_views_are_computed_once_and_follow_from_cell_recipe_and_number(ce
 
 def test_a_drawn_view_is_the_backbones_answer_to_the_augmented_cell(cells, file):
     cell, view = cells[3], View("drawn", 2)
-    pixels = cell_pixels(read_rgb(cell.path, 10**8), 64, None)
+    pixels = cell_pixels(read_rgb(cell.path, 10**8), Preparation(64))
     shown = view.of(pixels, cell, TURNED)
     words = [int(cell.sha256[start : start + 8], 16) for start in range(0, 64, 8)]
     expected = augmented(pixels, TURNED, np.random.default_rng([0, 2, *words]))
@@ -282,7 +282,7 @@ def test_an_ensembles_features_stand_side_by_side_and_share_the_single_ones(cell
         cells[:5], ENSEMBLE, two, current_settings(), progress=watch.progress, check=watch.check
     )
     np.testing.assert_array_equal(found[:, 3:], alone)
-    pixels = np.stack([cell_pixels(read_rgb(cell.path, 10**8), 64, None) for cell in cells[:5]])
+    pixels = np.stack([cell_pixels(read_rgb(cell.path, 10**8), Preparation(64)) for cell in cells[:5]])
     np.testing.assert_array_equal(found[:, :3], pixels.sum(axis=(1, 2)))
     assert [report[:2] for report in watch.reports] == [(5, 10), (9, 10), (10, 10)]  # only the new one
 
@@ -302,7 +302,7 @@ def test_all_views_of_a_cell_are_computed_from_one_reading(cells, file, two, mon
     assert watch.reports[0] == (1, 2 * (6 + 3 * 7), 0.0)
     assert watch.reports[-1][:2] == (54, 54)
     read.clear()
-    pixels = np.stack([cell_pixels(read_rgb(cell.path, 10**8), 64, None) for cell in cells[:3]])
+    pixels = np.stack([cell_pixels(read_rgb(cell.path, 10**8), Preparation(64)) for cell in cells[:3]])
     for view in SYMMETRIES:
         shown = np.stack([view.of(one, cell, RECIPE) for one, cell in zip(pixels, cells, strict=False)])
         expected = frozen_backbone("mobilenet_v2", 64, file)(shown)
@@ -312,7 +312,7 @@ def test_all_views_of_a_cell_are_computed_from_one_reading(cells, file, two, mon
 
 def test_the_symmetries_are_the_eight_ways_a_square_can_lie(cells):
     cell = cells[0]
-    pixels = cell_pixels(read_rgb(cell.path, 10**8), 64, None)
+    pixels = cell_pixels(read_rgb(cell.path, 10**8), Preparation(64))
     shown = [view.of(pixels, cell, RECIPE) for view in SYMMETRIES]
     assert len({np.ascontiguousarray(one).tobytes() for one in shown}) == 8
     assert len({str(view.key(RECIPE)) for view in SYMMETRIES}) == 8
