@@ -15,10 +15,11 @@ from allreview.errors import UserError
 
 BackboneName = Literal["mobilenet_v2", "resnet50", "efficientnet_b3", "vgg16", "alexnet"]
 BACKBONE_NAMES: tuple[BackboneName, ...] = get_args(BackboneName)
+Pooling = Literal["max", "average", "depths"]
 Fraction = Annotated[float, Field(gt=0, lt=0.8)]
 Strength = Annotated[float, Field(ge=0, le=0.9)]
 
-LATER_SETTINGS = ("quarter_turns", "test_time_augmentation", "colours")
+LATER_SETTINGS = ("quarter_turns", "test_time_augmentation", "colours", "pooling")
 """Settings that recipes of before did not have. While they have their default they are no part of what tells a recipe
 from others, so that those recipes are still the same."""
 
@@ -72,6 +73,11 @@ class Recipe(BaseModel):
         default="original",
         description="Cells as they were photographed, or each with its colours brought to the same mean and spread of "
         "optical density, so that the stain of a slide says nothing.",
+    )
+    pooling: Pooling = Field(
+        default="max",
+        description="What the head is told of the backbone's feature maps: the maximum of each of the last ones, their "
+        "average, or average and spread of those at several middle depths, which tell textures.",
     )
     # The head
     dense_units: int = Field(default=256, ge=1, le=4096, description="Width of the head's hidden layer.")

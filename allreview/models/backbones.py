@@ -47,7 +47,8 @@ class Backbone:
 
     `preprocess` turns RGB pixels in 0..255, of any integer or float type and shape [..., 3], into what the
     graph expects, float32 of the same shape; it never changes its argument. `minimum_size` is the smallest
-    image side, in pixels.
+    image side, in pixels. `depths` are layers an eighth and a sixteenth as wide as the image, in the middle of the
+    network: their maps show textures, where the last ones show objects.
     """
 
     name: BackboneName
@@ -55,6 +56,7 @@ class Backbone:
     preprocess: Callable[[np.ndarray], np.ndarray]
     minimum_size: int
     graph: Graph
+    depths: tuple[str, ...]
     after_loading: Callable[[keras.Model], None] | None = None
 
     @property
@@ -93,13 +95,14 @@ def register(
     title: str,
     *,
     preprocess: Callable[[np.ndarray], np.ndarray],
+    depths: tuple[str, ...],
     minimum_size: int = 32,
     after_loading: Callable[[keras.Model], None] | None = None,
 ) -> Callable[[Graph], Graph]:
     """Enter the decorated graph into the registry."""
 
     def enter(graph: Graph) -> Graph:
-        BACKBONES[name] = Backbone(name, title, preprocess, minimum_size, graph, after_loading)
+        BACKBONES[name] = Backbone(name, title, preprocess, minimum_size, graph, depths, after_loading)
         return graph
 
     return enter
@@ -120,7 +123,12 @@ def _load(model: keras.Model, weights: Path, title: str) -> None:
         ) from error
 
 
-@register("mobilenet_v2", "MobileNetV2", preprocess=minus_one_to_one)
+@register(
+    "mobilenet_v2",
+    "MobileNetV2",
+    preprocess=minus_one_to_one,
+    depths=("block_6_expand_relu", "block_10_expand_relu", "block_13_expand_relu"),
+)
 def mobilenet_v2(input_shape: InputShape) -> keras.Model:
     """Sandler et al. 2018, arXiv:1801.04381, width 1.0."""
     return keras.applications.MobileNetV2(
@@ -128,13 +136,23 @@ def mobilenet_v2(input_shape: InputShape) -> keras.Model:
     )
 
 
-@register("resnet50", "ResNet50", preprocess=bgr_less_imagenet_means)
+@register(
+    "resnet50",
+    "ResNet50",
+    preprocess=bgr_less_imagenet_means,
+    depths=("conv3_block4_out", "conv4_block3_out", "conv4_block6_out"),
+)
 def resnet50(input_shape: InputShape) -> keras.Model:
     """He et al. 2015, arXiv:1512.03385."""
     return keras.applications.ResNet50(input_shape=input_shape, include_top=False, weights=AT_RANDOM)
 
 
-@register("vgg16", "VGG16", preprocess=bgr_less_imagenet_means)
+@register(
+    "vgg16",
+    "VGG16",
+    preprocess=bgr_less_imagenet_means,
+    depths=("block3_conv3", "block4_conv3", "block5_conv3"),
+)
 def vgg16(input_shape: InputShape) -> keras.Model:
     """Simonyan and Zisserman 2014, arXiv:1409.1556."""
     return keras.applications.VGG16(input_shape=input_shape, include_top=False, weights=AT_RANDOM)
@@ -154,7 +172,13 @@ def _scale_as_imagenet(model: keras.Model) -> None:
     layer.finalize_state()
 
 
-@register("efficientnet_b3", "EfficientNetB3", preprocess=unchanged, after_loading=_scale_as_imagenet)
+@register(
+    "efficientnet_b3",
+    "EfficientNetB3",
+    preprocess=unchanged,
+    depths=("block4a_expand_activation", "block5a_expand_activation", "block6a_expand_activation"),
+    after_loading=_scale_as_imagenet,
+)
 def efficientnet_b3(input_shape: InputShape) -> keras.Model:
     """Tan and Le 2019, arXiv:1905.11946."""
     return keras.applications.EfficientNetB3(input_shape=input_shape, include_top=False, weights=AT_RANDOM)
@@ -202,7 +226,13 @@ class LocalResponseNormalization(keras.layers.Layer):
         return {**super().get_config(), **own}
 
 
-@register("alexnet", "AlexNet", preprocess=minus_one_to_one, minimum_size=64)
+@register(
+    "alexnet",
+    "AlexNet",
+    preprocess=minus_one_to_one,
+    depths=("convolution_3", "convolution_4", "convolution_5"),
+    minimum_size=64,
+)
 def alexnet(input_shape: InputShape) -> keras.Model:
     """Krizhevsky et al. 2012, "ImageNet classification with deep convolutional neural networks", section 3.5.
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from allreview.models.backbones import backbone_named, unchanged
 from allreview.models.grafting import graft, prepared, raw_pixels
+from allreview.models.pooling import pooled
 from allreview.models.symmetries import MeanOfSymmetries
-from allreview.recipe import BackboneName, Recipe
+from allreview.recipe import BackboneName, Pooling, Recipe
 
 NORMALIZATION_MOMENTUM = 0.99
 """The paper's, in the head."""
@@ -59,12 +60,17 @@ def build_model(recipe: Recipe, classes: Sequence[str], weights: Mapping[Backbon
             _freeze(body.layers)
         elif recipe.weights == "imagenet":
             _set_normalization(body, frozen=recipe.backbone_normalization == "frozen")
-    model = _with_head(recipe, len(classes), [_pooled(body) for body in bodies])
+    vectors = [
+        _pooled(name, body, recipe.pooling) for name, body in zip(recipe.backbones, bodies, strict=True)
+    ]
+    model = _with_head(recipe, len(classes), vectors)
     _draw_weights((model.get_layer(name) for name in HEAD_LAYERS), recipe.seed)
     return model
 
 
-def build_backbone(name: BackboneName, image_size: int, weights: Path) -> keras.Model:
+def build_backbone(
+    name: BackboneName, image_size: int, weights: Path, pooling: Pooling = "max"
+) -> keras.Model:
     """A frozen backbone up to the pooled vector: images prepared for it [n, size, size, 3] to [n, features].
 
     Raises:
@@ -72,7 +78,7 @@ def build_backbone(name: BackboneName, image_size: int, weights: Path) -> keras.
     """
     body = _body(name, image_size, weights, 0)
     _freeze(body.layers)
-    return _pooled(body)
+    return _pooled(name, body, pooling)
 
 
 def build_head(recipe: Recipe, n_features: int, n_classes: int) -> keras.Model:
@@ -218,9 +224,8 @@ def _freeze(layers: Any) -> None:
         layer.trainable = False
 
 
-def _pooled(body: keras.Model) -> keras.Model:
-    pooling = keras.layers.GlobalMaxPooling2D(name="global_max_pooling")
-    return keras.Model(body.input, pooling(body.output), name=f"{body.name}_features")
+def _pooled(name: BackboneName, body: keras.Model, pooling: Pooling) -> keras.Model:
+    return pooled(body, pooling, backbone_named(name).depths)
 
 
 def _head(recipe: Recipe, n_classes: int, pooled: Any) -> Any:

@@ -29,7 +29,7 @@ from allreview.models.backbones import backbone_named
 from allreview.models.building import build_backbone
 from allreview.models.pretrained import file_hash
 from allreview.places import AT_ONCE, is_object
-from allreview.recipe import BackboneName, Recipe
+from allreview.recipe import BackboneName, Pooling, Recipe
 from allreview.settings import EngineName, Settings
 from allreview.training import threads
 from allreview.training.engines import BATCH, Computing, Engine, engine_for, intended
@@ -196,11 +196,18 @@ class FrozenBackbone:
     """
 
     def __init__(
-        self, name: BackboneName, image_size: int, weights: Path, weights_hash: str, engine: EngineName
+        self,
+        name: BackboneName,
+        image_size: int,
+        pooling: Pooling,
+        weights: Path,
+        weights_hash: str,
+        engine: EngineName,
     ) -> None:
         self.name: BackboneName = name
         self.weights_hash = weights_hash
         self._image_size, self._weights = image_size, weights
+        self._pooling: Pooling = pooling
         self._asked: EngineName = engine
 
     @cached_property
@@ -210,7 +217,7 @@ class FrozenBackbone:
         Raises:
             UserError: the file does not hold the backbone's weights, or is not the one it was.
         """
-        model = build_backbone(self.name, self._image_size, self._weights)
+        model = build_backbone(self.name, self._image_size, self._weights, self._pooling)
         if file_hash(self._weights) != self.weights_hash:
             raise UserError(f"{self._weights} was changed while it was read: start the run again.")
         return model
@@ -243,17 +250,17 @@ class FrozenBackbone:
 
 
 def frozen_backbone(
-    name: BackboneName, image_size: int, weights: Path, engine: EngineName = "auto"
+    name: BackboneName, image_size: int, weights: Path, engine: EngineName = "auto", pooling: Pooling = "max"
 ) -> FrozenBackbone:
     """A frozen backbone. The last two are kept in memory, known by their weights' content."""
-    return _known_backbone(name, image_size, weights, file_hash(weights), engine)
+    return _known_backbone(name, image_size, pooling, weights, file_hash(weights), engine)
 
 
 @lru_cache(maxsize=2)
 def _known_backbone(
-    name: BackboneName, size: int, weights: Path, weights_hash: str, engine: EngineName
+    name: BackboneName, size: int, pooling: Pooling, weights: Path, weights_hash: str, engine: EngineName
 ) -> FrozenBackbone:
-    return FrozenBackbone(name, size, weights, weights_hash, engine)
+    return FrozenBackbone(name, size, pooling, weights, weights_hash, engine)
 
 
 def feature_key(
@@ -275,7 +282,7 @@ def feature_key(
         "crop": recipe.crop,
         **({"colours": recipe.colours} if recipe.colours != "original" else {}),
         "preprocessing": backbone_named(name).preprocessing,
-        "pooling": "max",
+        "pooling": recipe.pooling,
         "view": view.key(recipe),
         **(asdict(computing) if computing else {}),
     }
@@ -299,7 +306,7 @@ def _shelves(
 ) -> list[_Shelf]:
     found = []
     for name in recipe.backbones:
-        backbone = frozen_backbone(name, recipe.image_size, weights[name], settings.engine)
+        backbone = frozen_backbone(name, recipe.image_size, weights[name], settings.engine, recipe.pooling)
         for view in views:
             key = feature_key(recipe, name, backbone.weights_hash, view, backbone.computing)
             found.append(_Shelf(backbone, view, FeatureFolder(settings.features, key)))

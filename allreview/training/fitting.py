@@ -157,7 +157,10 @@ def with_backbones(head: keras.Model, recipe: Recipe, weights: Mapping[BackboneN
 
     The layers of a single backbone are those of the one kept in memory.
     """
-    backbones = [frozen_backbone(name, recipe.image_size, weights[name]).model for name in recipe.backbones]
+    backbones = [
+        frozen_backbone(name, recipe.image_size, weights[name], pooling=recipe.pooling).model
+        for name in recipe.backbones
+    ]
     return join(backbones, head, recipe)
 
 

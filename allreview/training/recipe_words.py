@@ -19,6 +19,11 @@ _AVERAGED = {
     "flip": ["Predictions: the mean over the cell and its mirror image."],
     "symmetries": ["Predictions: the mean over the eight ways a square can lie, mirrored or not."],
 }
+_POOLING = {
+    "max": "global max pooling",
+    "average": "global average pooling",
+    "depths": "average and spread of feature maps at several depths",
+}
 _SCHEDULES = {"constant": "", "cosine": ", falling along a cosine", "exponential": ", falling to a hundredth"}
 
 
@@ -27,9 +32,9 @@ def in_words(recipe: Recipe) -> list[str]:
     order."""
     return [
         _network(recipe),
-        f"Head: global max pooling, batch normalisation, {recipe.dense_units} ReLU units (L2 {recipe.kernel_l2:g} on "
-        f"weights, L1 {recipe.activity_l1:g} on outputs, L1 {recipe.bias_l1:g} on biases), dropout "
-        f"{recipe.dropout:g}, softmax.",
+        f"Head: {_POOLING[recipe.pooling]}, batch normalisation, {recipe.dense_units} ReLU units (L2 "
+        f"{recipe.kernel_l2:g} on weights, L1 {recipe.activity_l1:g} on outputs, L1 {recipe.bias_l1:g} on biases), "
+        f"dropout {recipe.dropout:g}, softmax.",
         _fit(recipe),
         _IMBALANCE[recipe.imbalance],
         f"Augmentation: {', '.join(_augmentation(recipe)) or 'none'}.",

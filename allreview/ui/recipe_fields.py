@@ -122,6 +122,17 @@ IMAGE = (
     RecipeField("image_size", "Input side (pixels)", whole(32, 1024)),
     RecipeField("crop", "Centre square (pixels)", optional("Keep only a centre square", 32, 4096, 300)),
     RecipeField("colours", "Colours", choice({"original": "as photographed", "normalized": "normalised"})),
+    RecipeField(
+        "pooling",
+        "Feature maps",
+        choice(
+            {
+                "max": "maximum of the last",
+                "average": "average of the last",
+                "depths": "average and spread at several depths",
+            }
+        ),
+    ),
 )
 FIT = (
     RecipeField("learning_rate", "Learning rate", decimal(1e-6, 1.0)),

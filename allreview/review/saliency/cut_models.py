@@ -99,7 +99,7 @@ def _scores_and_ends(model: keras.Model) -> list[tuple[Any, list[keras.Layer]]]:
     branches = _branch_outputs(output)
     if branches and isinstance(output._keras_history.operation, keras.layers.Average):
         return [(branch, [_last_feature_maps(model, branch)]) for branch in branches]
-    ends = [_last_feature_maps(model, branch) for branch in branches or [output]]
+    ends = [_last_feature_maps(model, branch) for branch in _leaves(branches) or [output]]
     return [(output, list(dict.fromkeys(ends)))]
 
 
@@ -113,6 +113,11 @@ def _branch_outputs(output: Any) -> list[Any]:
         if given is None or len(given.shape) != 2:
             return []
         operation = given._keras_history.operation
+
+
+def _leaves(branches: list[Any]) -> list[Any]:
+    """Branches that themselves are made of several, by these."""
+    return [leaf for branch in branches for leaf in _leaves(_branch_outputs(branch)) or [branch]]
 
 
 def _last_feature_maps(model: keras.Model, output: Any) -> keras.Layer:
