@@ -1,6 +1,7 @@
 """What the head is told of a backbone's feature maps."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -36,7 +37,7 @@ def test_mean_and_deviation_are_those_of_each_channel() -> None:
 def test_a_map_that_is_the_same_everywhere_has_a_slope() -> None:
     maps = keras.Variable(np.ones((1, 3, 3, 2), np.float32))
     with tf.GradientTape() as tape:
-        found = keras.ops.sum(MeanAndDeviation()(maps.value))
+        found: Any = keras.ops.sum(MeanAndDeviation()(maps.value))
     assert np.isfinite(tape.gradient(found, maps.value)).all()
 
 
