@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from allreview.cli import output
-from allreview.evaluation.naming import SHARED_PATIENTS, model_title, split_in_words
+from allreview.evaluation.naming import SHARED_PATIENTS, model_title, new_patient_in_words, split_in_words
 from allreview.wording import listed
 
 if TYPE_CHECKING:
@@ -139,4 +139,7 @@ def _print_scores(run: "RunRow") -> None:
         for part, found in parts
     ]
     output.table(("part", "cells", *names), rows, numbers=("cells", *names))
+    if "new_patient" in run.metrics.get("test", {}):
+        shared = run.recipe.shares_patients or run.metrics.get("split", {}).get("shares_patients", False)
+        output.line(new_patient_in_words(run.metrics["test"]["new_patient"], shares_patients=shared))
     output.line("Figures are on source labels; --json has those on current labels too.")

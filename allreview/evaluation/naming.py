@@ -1,5 +1,8 @@
 """What a recipe's model and split are called where figures stand: tables, charts, downloads."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from allreview.recipe import BackboneName, Recipe
 
 SHARED_PATIENTS = "patients shared between training and test"
@@ -50,3 +53,25 @@ def split_in_words(recipe: Recipe, *, with_fold: bool = True) -> str:
         if with_fold
         else f"{words}, {recipe.folds} folds"
     )
+
+
+def new_patient_in_words(found: Mapping[str, Any] | None, *, shares_patients: bool) -> str:
+    """What `new_patients.new_patient` found, for people; why there is nothing to expect, where it found nothing."""
+    if shares_patients:
+        return (
+            "Nothing here tells how right it is about a new patient: it was trained on patients it is tested on. "
+            "Split by leak group to know."
+        )
+    if found is None:
+        return "Too few patients were kept out of training to say how right it is about a new one."
+    interval = found["interval"]
+    sure = f"95 % interval {_span(interval)}, " if interval else ""
+    return (
+        f"Of a new patient's cells, expect {100 * found['accuracy']:.0f} % to be right ({sure}from "
+        f"{found['patients']} patients it never saw). Patients differ: for eight in ten of them it was "
+        f"{_span(found['most'])}."
+    )
+
+
+def _span(ends: Sequence[float]) -> str:
+    return f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f} %"

@@ -19,6 +19,7 @@ from allreview.evaluation.curves import Curve, ReliabilityBin, precision_recall,
 from allreview.evaluation.intervals import Difference, differences, subject_intervals
 from allreview.evaluation.metrics import Calibration, Scores, evaluate, positive_class
 from allreview.evaluation.naming import model_title, split_in_words
+from allreview.evaluation.new_patients import NewPatient, new_patient
 from allreview.evaluation.proportions import wilson
 from allreview.evaluation.resampling import Sample, numbered, sample
 from allreview.evaluation.stored import JudgedCell, StoredRun, judged_cells, runs_of
@@ -107,6 +108,14 @@ class Report:
         if self.uncalibrated is not None:
             scores["uncalibrated"] = self.uncalibrated
         return scores
+
+    @cached_property
+    def new_patient(self) -> NewPatient | None:
+        """What to expect of a patient the model has never seen; None where these cells cannot tell."""
+        if self.part != "test" or self.shares_patients or any(subject is None for subject in self.subjects):
+            return None
+        right = [said == label for said, label in zip(self.predicted, self.labels, strict=True)]
+        return new_patient(right, self.units)
 
     @cached_property
     def uncalibrated(self) -> Calibration | None:

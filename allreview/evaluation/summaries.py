@@ -18,7 +18,8 @@ def run_metrics(engine: sa.Engine, run_id: int) -> dict[str, Any]:
     """The run's figures on every part, from its stored predictions, and what its split shares.
 
     `{part: Scores on source labels, with those on current labels under "current"}`, and under `split`
-    whether training and test share patients, and how many test cells are of patients that were trained on.
+    whether training and test share patients, and how many test cells are of patients that were trained on. Of the test
+    part, `new_patient` says what to expect of a patient the model has never seen.
 
     Raises:
         UserError: there is no such run, or it has no predictions.
@@ -51,7 +52,7 @@ def _parts(session: Session, run_id: int) -> list[Part]:
 
 def _scores(report: Report) -> dict[str, Any]:
     if report.part in WITH_INTERVALS:
-        return {**report.scores}
+        return {**report.scores, **({"new_patient": report.new_patient} if report.part == "test" else {})}
     scores: dict[str, Any] = {**report.figures}
     if report.uncalibrated is not None:
         scores["uncalibrated"] = report.uncalibrated

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from allreview.cells.naming import class_title
-from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS, model_title, split_in_words
+from allreview.evaluation.naming import (
+    FIGURE_TITLES,
+    SHARED_PATIENTS,
+    model_title,
+    new_patient_in_words,
+    split_in_words,
+)
 from allreview.evaluation.reports import SubjectRow
 from allreview.labels import NOT_CLASSES
 from allreview.training.recipe_words import in_words
@@ -222,11 +228,18 @@ def _results(facts: CardFacts) -> list[str]:
     return [
         *lines,
         *_table(header, rows),
+        *_on_a_new_patient(facts, scores),
         *_by_class(scores[parts[0]], parts[0]),
         *_by_subject(facts.subjects, class_title(_positive(facts.run.classes))),
         *_calibration(scores[parts[0]]),
         *_on_current_labels(scores[parts[0]]),
     ]
+
+
+def _on_a_new_patient(facts: CardFacts, scores: dict[str, dict[str, Any]]) -> list[str]:
+    if "new_patient" not in scores.get("test", {}):
+        return []
+    return ["", new_patient_in_words(scores["test"]["new_patient"], shares_patients=facts.shares_patients)]
 
 
 def _by_class(scores: dict[str, Any], part: str) -> list[str]:

@@ -1,6 +1,6 @@
 """What a finished run found: figures with their intervals, curves, subjects, and the files to take away."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -17,7 +17,7 @@ from allreview.evaluation.figures import (
     roc_figure,
     subjects_figure,
 )
-from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS
+from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS, new_patient_in_words
 from allreview.evaluation.reports import Report
 from allreview.training.runs import RunRow
 from allreview.ui import context
@@ -53,7 +53,13 @@ def results(run: RunRow) -> None:
         column.metric(FIGURE_TITLES[key], share(test.get(key)), help=None)
         found = interval(test, key)
         column.caption(f"95 %: {found}" if found else "Too few subjects for an interval")
+    st.markdown(new_patient_in_words(_new_patient(run, test), shares_patients=shares_patients(run)))
     st.caption(_basis(run, test))
+
+
+def _new_patient(run: RunRow, test: dict[str, Any]) -> Mapping[str, Any] | None:
+    """As kept with the run; runs of before did not keep it."""
+    return test["new_patient"] if "new_patient" in test else _report(run).new_patient
 
 
 def _basis(run: RunRow, test: dict[str, Any]) -> str:

@@ -237,6 +237,7 @@ def test_a_series_is_told_with_what_shared_patients_add(
     shown = capsys.readouterr().out
     assert "what shared patients add, in points: accuracy +40.0" in shown
     marked = [line for line in shown.splitlines() if "patients shared between training and test" in line]
+    assert "it was trained on patients it is tested on" in shown
     assert len(marked) == 2  # the run, and its line in the summary
 
 

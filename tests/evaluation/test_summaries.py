@@ -53,6 +53,13 @@ def test_a_run_keeps_every_figure_of_every_part(sqlite_engine: sa.Engine, split:
     shared = {"shares_patients": True, "test_cells_of_trained_subjects": cells}
     apart = {"shares_patients": False, "test_cells_of_trained_subjects": 0}
     assert found["split"] == (shared if split == "image" else apart)
+    expected = found["test"]["new_patient"]
+    assert "new_patient" not in found["validation"]
+    if split == "image":
+        assert expected is None
+    else:
+        assert expected["patients"] == 5
+        assert expected["interval"][0] < expected["accuracy"] < expected["interval"][1]
 
 
 def test_without_predictions_there_are_no_figures(sqlite_engine: sa.Engine) -> None:

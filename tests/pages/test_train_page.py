@@ -228,6 +228,7 @@ def test_a_finished_run_shows_its_figures_and_ways_on(trained) -> None:
     assert "Review its mistakes" in labels
     assert "Retrain on current labels" in labels
     assert "subjects the model never saw" in text_of(app)
+    assert "Of a new patient's cells, expect" in text_of(app)
     assert any(caption.value.startswith("95 %: ") for caption in app.caption)
     app.segmented_control(key=f"section-{trained.run}").set_value("Files").run()
     assert not app.exception
