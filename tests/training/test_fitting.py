@@ -346,7 +346,8 @@ def test_fine_tuning_from_the_real_weights(cells, weights, tmp_path):
     recipe = make_recipe({**SCRATCH.model_dump(), "backbone": "mobilenet_v2", "weights": "imagenet"})
     hooks = Hooks()
     end_to_end(cells, tmp_path, hooks, recipe, {"mobilenet_v2": weights / WEIGHT_FILES["mobilenet_v2"].name})
-    assert hooks.rows[-1].loss < hooks.rows[0].loss
+    # Not the loss: with dropout, three epochs of a few cells need not show on it.
+    assert hooks.rows[-1].val_cross_entropy < hooks.rows[0].val_cross_entropy
 
 
 def test_predictions_of_a_short_fit_can_be_trusted(tmp_path):
