@@ -1,4 +1,4 @@
-"""How right recipes are about patients they have never seen: the study behind docs/accuracy.md.
+"""How right recipes are about patients they have never seen.
 
     python -m benchmarks.accuracy [VARIANT …] --pictures FOLDER --home FOLDER [--seeds 3] [--folds 5] [--json]
 
@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "300 pixels": {"image_size": 300},
     "colours": {"colours": "normalized"},
     "colours, 300 pixels": {"colours": "normalized", "image_size": 300},
+    "colours, 300 pixels, depths": {"colours": "normalized", "image_size": 300, "pooling": "depths"},
     "colours, turns": {
         "colours": "normalized",
         "quarter_turns": True,
