@@ -8,6 +8,7 @@ import onnxruntime
 import sqlalchemy as sa
 
 from allreview.cells.decoding import cell_pixels, read_rgb
+from allreview.recipe import Preparation
 from allreview.settings import current_settings
 from allreview.training.inference import load_run_model
 from tests.cli.commands import refused, succeed
@@ -22,7 +23,7 @@ def test_an_exported_run_answers_as_the_run_does(
     assert (found["format"], found["compared_on"], found["compared"]) == ("onnx", "cells", 8)
     assert found["largest_difference"] <= 1e-4
     session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
-    cell = cell_pixels(read_rgb(next(few.rglob("*.bmp")), 10**7), 64, None)
+    cell = cell_pixels(read_rgb(next(few.rglob("*.bmp")), 10**7), Preparation(64))
     expected = load_run_model(sqlite_engine, current_settings(), run_with_model).probabilities(cell[None])
     answer = session.run(["probabilities"], {"pixels": cell[None].astype(np.float32)})[0]
     np.testing.assert_allclose(np.asarray(answer), expected, atol=1e-4)
