@@ -72,7 +72,7 @@ class Recipe(BaseModel):
     colours: Literal["original", "normalized"] = Field(
         default="original",
         description="Cells as they were photographed, or each with its colours brought to the same mean and spread of "
-        "optical density, so that the stain of a slide says nothing.",
+        "optical density, so that the stain of a slide says less.",
     )
     pooling: Pooling = Field(
         default="max",

@@ -66,8 +66,7 @@ class Walk:
         self._session, self._dataset, self._filters = session, dataset_id, filters
         self._snapshot, self._subjects = self._resolved()
         self._few = self._few_cells()
-        self._stretches = self._make_stretches(sort, far=False)
-        self._far = self._make_stretches(sort, far=True)
+        self._sort = sort
 
     def after(
         self, place: Place | None, limit: int, skip: int = 0, *, including: bool = False
@@ -82,14 +81,14 @@ class Walk:
     def count(self, limit: int | None = None) -> int:
         """How many cells there are; counting ends at `limit`."""
         found = 0
-        for stretch in self._far:
+        for stretch in self._stretches(far=True):
             found += self._count(stretch, None if limit is None else limit - found)
         return found
 
     def ids(self) -> set[int]:
         """All of the cells."""
         found: set[int] = set()
-        for stretch in self._far:
+        for stretch in self._stretches(far=True):
             select = (
                 sa.select(stretch.cell).select_from(stretch.source).where(*stretch.where, *stretch.any_of)
             )
@@ -99,7 +98,7 @@ class Walk:
     def _go(
         self, place: Place | None, limit: int, skip: int, including: bool, *, backwards: bool
     ) -> list[Place]:
-        stretches = self._far if skip else self._stretches
+        stretches = self._stretches(far=skip > 0)
         numbers = list(range(len(stretches)))[:: -1 if backwards else 1]
         if place is not None:
             numbers = numbers[numbers.index(place.stretch) :] if place.stretch in numbers else []
@@ -218,8 +217,9 @@ class Walk:
         given = Cell.standing_id.is_not(None)
         return given if self._filters.labelled == "labelled" else Cell.standing_id.is_(None)
 
-    def _make_stretches(self, sort: Sort, *, far: bool) -> list[_Stretch]:
-        """`far` is for counting and passing over many cells rather than looking at the next ones."""
+    def _stretches(self, *, far: bool) -> list[_Stretch]:
+        """In their order. `far` is for counting and passing over many cells rather than looking at the next ones."""
+        sort = self._sort
         if self._has_run and sort in (Sort.MOST_CONFIDENT, Sort.LEAST_CONFIDENT):
             return self._by_confidence(descending=sort is Sort.MOST_CONFIDENT, far=far)
         of_prediction = self._of_prediction(far)

@@ -44,7 +44,7 @@ class CachedKey:
         if not self.stored.is_current:
             return "of another version of allreview"
         crop = f" of the centre {key['crop']}" if key["crop"] else ""
-        pooling = _POOLING[key.get("pooling", "max")]
+        pooling = _POOLING[key["pooling"]]
         colours = ", colours normalised" if key.get("colours") == "normalized" else ""
         name = MODEL_TITLES.get(key["backbone"], key["backbone"])
         return f"{name}, {key['image_size']} pixels{crop}{colours}{pooling}"
@@ -144,7 +144,7 @@ def _is_used(entry: Stored, recipe: Recipe, weights_hash: str | None) -> bool:
         key["backbone"] in recipe.backbones
         and (key["image_size"], key["crop"]) == (recipe.image_size, recipe.crop)
         and key.get("colours", "original") == recipe.colours
-        and key.get("pooling", "max") == recipe.pooling
+        and key["pooling"] == recipe.pooling
         and key["view"] in [view.key(recipe) for view in views]
         and (recipe.partner is not None or weights_hash in (None, key["weights_sha256"]))
     )

@@ -59,7 +59,15 @@ def results(run: RunRow) -> None:
 
 def _new_patient(run: RunRow, test: dict[str, Any]) -> Mapping[str, Any] | None:
     """As kept with the run; runs of before did not keep it."""
-    return test["new_patient"] if "new_patient" in test else _report(run).new_patient
+    if "new_patient" in test:
+        return test["new_patient"]
+    return _new_patient_of_before(run.id, str(context.engine().url))
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _new_patient_of_before(run_id: int, store: str) -> Mapping[str, Any] | None:
+    """From the predictions of a finished run, which stay; `store` tells its number from that in another store."""
+    return reports.run_report(context.engine(), run_id).new_patient
 
 
 def _basis(run: RunRow, test: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ def kept(recipe: Recipe, view: View, *, days: float = 0, **changes: object) -> F
         "weights_sha256": "0" * 64,
         "image_size": recipe.image_size,
         "crop": recipe.crop,
+        "pooling": recipe.pooling,
         "view": view.key(recipe),
         "engine": "openvino",
         "precision": "float32",
