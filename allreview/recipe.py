@@ -19,9 +19,36 @@ Pooling = Literal["max", "average", "depths"]
 Fraction = Annotated[float, Field(gt=0, lt=0.8)]
 Strength = Annotated[float, Field(ge=0, le=0.9)]
 
-LATER_SETTINGS = ("quarter_turns", "test_time_augmentation", "colours", "pooling")
+LATER_SETTINGS = (
+    "quarter_turns",
+    "test_time_augmentation",
+    "colours",
+    "pooling",
+    "backbone_run",
+    "tint",
+    "weight_decay",
+    "weight_averaging",
+)
 """Settings that recipes of before did not have. While they have their default they are no part of what tells a recipe
 from others, so that those recipes are still the same."""
+
+
+_OF_THE_FIT = (
+    "epochs",
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "weight_averaging",
+    "schedule",
+    "warmup_epochs",
+    "patience",
+    "precision",
+    "views",
+)
+_CHANGING_CELLS = (
+    "flip", "flip_vertical", "quarter_turns", "rotation", "translation", "stain", "brightness", "tint",
+    "mixup", "cutmix",
+)  # fmt: skip
 
 
 class Preparation(NamedTuple):
@@ -54,6 +81,12 @@ class Recipe(BaseModel):
     mode: Literal["features", "finetune"] = Field(
         default="features",
         description="Train the head on the frozen backbone's features, or everything end to end.",
+    )
+    backbone_run: int | None = Field(
+        default=None,
+        ge=1,
+        description="In features mode, the run whose backbone, trained end to end, is the frozen one; empty for the "
+        "pretrained one. Retraining only the head of that run sets it.",
     )
     backbone_normalization: Literal["frozen", "trained"] = Field(
         default="frozen",
@@ -92,6 +125,19 @@ class Recipe(BaseModel):
         default="adamax", description="How weights are updated."
     )
     learning_rate: float = Field(default=0.001, gt=0, le=1, description="Step size of the optimiser.")
+    weight_decay: float = Field(
+        default=0.004,
+        ge=0,
+        le=1,
+        description="With AdamW, the share of each weight taken off in a step, times the learning rate.",
+    )
+    weight_averaging: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="Keep a moving average of the weights over the steps with this momentum (0.99 looks back on some "
+        "hundred steps); it is what is validated and kept. 0 is off.",
+    )
     schedule: Literal["constant", "cosine", "exponential"] = Field(
         default="constant",
         description="How the learning rate falls over the epochs: not at all, along a cosine to 0, or evenly "
@@ -146,6 +192,11 @@ class Recipe(BaseModel):
     brightness: Strength = Field(
         default=0,
         description="Scale the brightness of a cell by a random factor, 1 ± brightness; the black frame stays "
+        "black.",
+    )
+    tint: Strength = Field(
+        default=0,
+        description="Scale the brightness of each colour of a cell by a random factor, 1 ± tint; the black frame stays "
         "black.",
     )
     mixup: float = Field(
@@ -203,8 +254,16 @@ class Recipe(BaseModel):
                 "alexnet has no pretrained weights: set weights=none to train it from scratch",
             ),
             (
-                from_scratch and self.mode == "features",
+                from_scratch and self.mode == "features" and self.backbone_run is None,
                 "a frozen backbone from scratch sees nothing: set mode=finetune with weights=none",
+            ),
+            (
+                self.backbone_run is not None and self.mode == "finetune",
+                "backbone_run freezes the backbone that a run trained: set mode=features with it",
+            ),
+            (
+                self.backbone_run is not None and self.partner is not None,
+                "backbone_run is for one backbone: leave partner empty with it",
             ),
             (
                 self.partner == self.backbone,
@@ -253,6 +312,16 @@ class Recipe(BaseModel):
         """The recipe by one of its backbones only."""
         return self.model_copy(update={"partner": None, "combine": "concatenate", "backbone": name})
 
+    def of_its_head(self, run_id: int) -> "Recipe":
+        """The recipe that trains only the head anew, on what the backbone sees that run `run_id` trained by this one.
+
+        Cells are shown as they are, so that their features are computed once, and the fit is the head's own.
+        """
+        own = {name: Recipe.model_fields[name].default for name in _OF_THE_FIT}
+        as_they_are = dict.fromkeys(_CHANGING_CELLS, 0)
+        update = own | as_they_are | {"mode": "features", "backbone_run": run_id}
+        return make_recipe(self.model_dump() | update)
+
     @property
     def preparation(self) -> Preparation:
         """How a cell's picture becomes what the network sees."""
@@ -264,7 +333,7 @@ class Recipe(BaseModel):
         upside_down = (
             self.flip_vertical and not self.quarter_turns
         )  # with them, it is a mirrored cell that is turned
-        return upside_down or any((self.rotation, self.translation, self.stain, self.brightness))
+        return upside_down or any((self.rotation, self.translation, self.stain, self.brightness, self.tint))
 
     @property
     def shares_patients(self) -> bool:

@@ -5,11 +5,12 @@
 Every variant is a recipe. It is cross-validated by leak group, once for each seed, which decides the folds, the start
 and the order: each cell is judged by a model that was trained on none of its subject's cells. Figures are of all cells
 at once, the mean over the seeds, with the spread between them and a 95 % interval from resampling leak groups. The
-models calibrate themselves on validation subjects of the training folds, as they do in the app.
+models calibrate themselves on validation subjects of the training folds, as they do in the app. Beside that stands what
+cells come to that are read in their company, which is another thing (`allreview.evaluation.company`).
 
 The home folder is kept: what was trained is not trained again, so that a study may be broken off, gone on with, and
-added to. Without names, all variants; `--list` lists them. A variant may also be a recipe file, or settings:
-`colours=normalized,dropout=0.2`.
+added to. Without names, all variants; `--list` lists them. A variant may also be one of the named recipes, a recipe
+file, or settings: `colours=normalized,dropout=0.2`.
 """
 
 import argparse
@@ -29,11 +30,12 @@ from sqlalchemy.orm import Session
 import db
 from allreview.cells.importing import import_cells
 from allreview.errors import UserError
+from allreview.evaluation.company import judged_in_company
 from allreview.evaluation.intervals import subject_intervals
 from allreview.evaluation.metrics import evaluate
 from allreview.evaluation.stored import JudgedCell, judged_cells
 from allreview.recipe import Recipe, make_recipe
-from allreview.recipes import settings_in
+from allreview.recipes import NAMED, named_settings, settings_in
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
 from allreview.training import jobs, series
@@ -51,8 +53,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "colours": {"colours": "normalized"},
     "colours, 300 pixels": {"colours": "normalized", "image_size": 300},
     "colours, 300 pixels, depths": {"colours": "normalized", "image_size": 300, "pooling": "depths"},
-    "colours, turns": {
+    "colours, 300 pixels, depths, turns": {
         "colours": "normalized",
+        "image_size": 300,
+        "pooling": "depths",
         "quarter_turns": True,
         "test_time_augmentation": "symmetries",
     },
@@ -80,7 +84,7 @@ def main() -> None:
         parser.error("--pictures and --home are needed")
     try:
         chosen = {name: _settings_of(name) for name in asked.variants or VARIANTS}
-        recipes = {name: make_recipe(BASE | settings) for name, settings in chosen.items()}
+        recipes = {name: make_recipe(settings) for name, settings in chosen.items()}
         os.environ["ALLREVIEW_HOME"] = str(asked.home)
         found = study(current_settings(), asked.pictures, recipes, asked.seeds, asked.folds)
     except UserError as error:
@@ -90,12 +94,14 @@ def main() -> None:
 
 def _settings_of(name: str) -> dict[str, Any]:
     if name in VARIANTS:
-        return VARIANTS[name]
+        return BASE | VARIANTS[name]
+    if name in NAMED:
+        return named_settings(name)
     if Path(name).is_file():
         return settings_in(Path(name).read_text(encoding="utf-8-sig"))
     if "=" in name:
-        return {key: value for key, _, value in (part.partition("=") for part in name.split(","))}
-    raise UserError(f"There is no variant {name!r}: the variants are {', '.join(VARIANTS)}.")
+        return BASE | {key: value for key, _, value in (part.partition("=") for part in name.split(","))}
+    raise UserError(f"There is no variant {name!r}: the variants are {', '.join([*VARIANTS, *NAMED])}.")
 
 
 def study(
@@ -109,15 +115,19 @@ def study(
         dataset_id = import_cells(engine, settings, pictures, dataset=DATASET).dataset_id
     found = {}
     for name, recipe in recipes.items():
-        by_seed = []
+        by_seed, together = [], []
         for seed in range(seeds):
             started = time.monotonic()
             runs = _trained(engine, settings, dataset_id, _folds(recipe, seed, folds))
             with db.reading(engine) as session:
-                by_seed.append(judged_cells(session, runs, "test"))
+                validation, test = (judged_cells(session, runs, part) for part in ("validation", "test"))
+            by_seed.append(test)
+            together.append(judged_in_company(validation, test))
             took = time.monotonic() - started
             print(f"{name}, seed {seed}: runs {runs}, {took:.0f} s", file=sys.stderr, flush=True)
         found[name] = figures_of(by_seed, recipe)
+        read = [cells for cells in together if cells is not None]
+        found[name]["in_company"] = figures_of(read, recipe)["figures"] if len(read) == seeds else None
         print(as_table({name: found[name]}), file=sys.stderr, flush=True)
     return found
 
@@ -204,10 +214,14 @@ def _table(cells: Sequence[JudgedCell], classes: list[str]) -> np.ndarray:
 
 def as_table(found: dict[str, dict[str, Any]]) -> str:
     """Markdown, a row a variant: means of the seeds ± their standard deviation, and 95 % intervals."""
-    lines = ["| variant | weighted F1 | balanced accuracy | AUROC | ECE |", "|---|---|---|---|---|"]
+    lines = [
+        "| variant | weighted F1 | balanced accuracy | AUROC | ECE | in company: weighted F1 |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, one in found.items():
-        cells = " | ".join(_in_words(one["figures"][figure]) for figure in FIGURES)
-        lines.append(f"| {name} | {cells} |")
+        cells = [_in_words(one["figures"][figure]) for figure in FIGURES]
+        cells.append(_in_words(one["in_company"]["weighted_f1"]) if one["in_company"] else "–")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -110,6 +110,7 @@ def _document(
                 "split": report.split,
                 "shares_patients": report.shares_patients,
                 "test": report.scores,
+                "new_patient": report.new_patient,
             }
             for report in reports
         ],
@@ -131,6 +132,8 @@ def _document(
             "shares_patients": pair.shared_patients,
             "a": judged.a,
             "b": judged.b,
+            "new_patient_a": judged.new_patient_a,
+            "new_patient_b": judged.new_patient_b,
             "differences": {name: asdict(found) for name, found in judged.differences.items()},
             "mcnemar": asdict(judged.mcnemar),
         },
@@ -146,15 +149,16 @@ def _print_table(table: "Table") -> None:
 
 def _print_figures(reports: "list[Report]") -> None:
     """The figures that Table I lacks, with their intervals."""
-    from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS
+    from allreview.evaluation.naming import FIGURE_TITLES, NEW_PATIENT, SHARED_PATIENTS, new_patient_briefly
 
-    titles = [FIGURE_TITLES[name] for name in _SHOWN]
+    titles = [NEW_PATIENT, *(FIGURE_TITLES[name] for name in _SHOWN)]
     rows = []
     for report in reports:
         intervals = report.scores.get("intervals", {})
         mark = f"; {SHARED_PATIENTS}" if report.shares_patients else ""
         figures = [_with_interval(report.scores.get(name), intervals.get(name)) for name in _SHOWN]
-        rows.append((f"{report.title}{mark}", report.scores["n"], *figures))
+        expected = new_patient_briefly(report.new_patient, shares_patients=report.shares_patients)
+        rows.append((f"{report.title}{mark}", report.scores["n"], expected, *figures))
     output.table(("Test cells of", "Cells", *titles), rows, numbers=("Cells", *titles))
     output.line("In brackets: the 95 % interval from resampling subjects. Of the last two, lower is better.")
 

@@ -8,7 +8,7 @@ from allreview.cli import output
 from allreview.cli.recipes import completed, find_dataset, recipe_settings, spelled
 from allreview.errors import UserError
 from allreview.recipe import Recipe, make_recipe
-from allreview.training import series, snapshots
+from allreview.training import jobs, series, snapshots
 from allreview.training.runs import get_run
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Request:
     settings: dict[str, Any] = field(default_factory=dict)
     changes: dict[str, Any] = field(default_factory=dict)
     parent: int | None = None
+    head_only: bool = False
     protocol: series.Protocol | None = None
     folds: str | None = None
 
@@ -34,6 +35,12 @@ class Request:
         if self.parent is not None and (self.protocol or self.folds):
             raise UserError(
                 "A retrain keeps its parent's split: leave out --protocol and --folds with --parent."
+            )
+        if self.head_only and self.parent is None:
+            raise UserError("--head-only retrains the head of a run: name the run with --parent.")
+        if self.head_only and (self.recipe is not None or {"mode", "backbone"} & set(self.settings)):
+            raise UserError(
+                "--head-only keeps its parent's network and cells: leave out --recipe, --mode and --backbone."
             )
         if self.protocol and "split" in self.changes:
             raise UserError("--protocol and --set split both choose the split: give one of them.")
@@ -82,7 +89,8 @@ def _start(session: "Session", request: Request) -> tuple[int, dict[str, Any]]:
         raise UserError(
             f"Run {request.parent} was trained on {before.dataset!r}: a retrain stays on the same dataset."
         )
-    own = before.recipe.model_dump()
+    whole = jobs.head_of_run(before.recipe, before.id) if request.head_only else before.recipe
+    own = whole.model_dump()
     if request.recipe is not None:
         return before.dataset_id, {name: own[name] for name in _OF_THE_SPLIT} | start
     wanted = spelled(request.settings) | spelled(request.changes)

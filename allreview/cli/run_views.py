@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from allreview.cli import output
-from allreview.evaluation.naming import SHARED_PATIENTS, model_title, new_patient_in_words, split_in_words
+from allreview.evaluation.naming import (
+    SHARED_PATIENTS,
+    in_company_in_words,
+    model_title,
+    new_patient_briefly,
+    new_patient_in_words,
+    split_in_words,
+)
 from allreview.wording import listed
 
 if TYPE_CHECKING:
@@ -73,9 +80,9 @@ def print_runs(runs: Sequence["RunRow"]) -> None:
     """A table with one line for each run."""
     columns = (
         "run", "dataset", "model", "mode", "split", "state", "parent", "series", "best epoch", "validation",
-        "test", "s",
+        "test", "new patient", "s",
     )  # fmt: skip
-    numbers = ("run", "parent", "best epoch", *columns[-3:])
+    numbers = ("run", "parent", "best epoch", *columns[-4:])
     output.table(columns, [_run_line(run) for run in runs], numbers=numbers)
 
 
@@ -85,8 +92,18 @@ def _run_line(run: "RunRow") -> tuple[object, ...]:
     series = run.series[:_SHORT] if run.series else None
     return (
         run.id, run.dataset, model_words(run), run.recipe.mode, split_words(run.recipe), run.state,
-        run.parent_id, series, run.best_epoch, *scores, seconds,
+        run.parent_id, series, run.best_epoch, *scores, _new_patient(run), seconds,
     )  # fmt: skip
+
+
+def _new_patient(run: "RunRow") -> str:
+    return new_patient_briefly(
+        run.metrics.get("test", {}).get("new_patient"), shares_patients=_shares_patients(run)
+    )
+
+
+def _shares_patients(run: "RunRow") -> bool:
+    return run.recipe.shares_patients or run.metrics.get("split", {}).get("shares_patients", False)
 
 
 def print_run(run: "RunRow") -> None:
@@ -140,6 +157,8 @@ def _print_scores(run: "RunRow") -> None:
     ]
     output.table(("part", "cells", *names), rows, numbers=("cells", *names))
     if "new_patient" in run.metrics.get("test", {}):
-        shared = run.recipe.shares_patients or run.metrics.get("split", {}).get("shares_patients", False)
-        output.line(new_patient_in_words(run.metrics["test"]["new_patient"], shares_patients=shared))
+        found = run.metrics["test"]["new_patient"]
+        output.line(new_patient_in_words(found, shares_patients=_shares_patients(run)))
+    if run.metrics.get("test", {}).get("in_company"):
+        output.line(f"Apart from these: {in_company_in_words(run.metrics['test']['in_company'])}")
     output.line("Figures are on source labels; --json has those on current labels too.")

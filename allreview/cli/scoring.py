@@ -88,6 +88,7 @@ def predict(
 
 def _print_scores(found: dict[str, Any]) -> None:
     from allreview.cells.naming import class_title
+    from allreview.evaluation.naming import new_patient_in_words
 
     figures = ", ".join(f"{name.replace('_', ' ')} {output.percent(found[name])}" for name in _SHOWN)
     output.line(f"{output.plural(found['n'], 'cell')}: {figures}.")
@@ -112,6 +113,8 @@ def _print_scores(found: dict[str, Any]) -> None:
             ],
             numbers=("cells", "accuracy"),
         )
+    if found["new_patient"] is not None:
+        output.line(new_patient_in_words(found["new_patient"], shares_patients=False))
     if found["rejected"]:
         output.line(f"{output.plural(len(found['rejected']), 'file')} stayed out:")
         output.listed([f"{entry['path']}: {entry['reason']}" for entry in found["rejected"]])

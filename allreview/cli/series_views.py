@@ -4,7 +4,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from allreview.cli import output
-from allreview.evaluation.naming import SHARED_PATIENTS, new_patient_in_words, split_in_words
+from allreview.evaluation.naming import (
+    SHARED_PATIENTS,
+    in_company_in_words,
+    new_patient_in_words,
+    split_in_words,
+)
 
 if TYPE_CHECKING:
     from allreview.evaluation.intervals import Difference
@@ -25,6 +30,7 @@ def summary(report: "SeriesReport") -> dict[str, Any]:
                         "shares_patients": pooled.shares_patients,
                         "test": pooled.scores,
                         "new_patient": pooled.new_patient,
+                        "in_company": system.in_company[split].scores if split in system.in_company else None,
                     }
                     for split, pooled in system.by_split.items()
                 },
@@ -45,9 +51,14 @@ def print_summary(report: "SeriesReport") -> None:
     output.table(("model", "split", "runs", "test cells", *names), rows, numbers=("test cells", *names))
     output.line("In brackets: the 95 % interval from resampling subjects. Cells of all folds are pooled.")
     for system in report.systems:
-        for pooled in system.by_split.values():
+        for split, pooled in system.by_split.items():
+            title = f"{system.title}, {split_in_words(pooled.recipe, with_fold=False)}"
             words = new_patient_in_words(pooled.new_patient, shares_patients=pooled.shares_patients)
-            output.line(f"{system.title}, {split_in_words(pooled.recipe, with_fold=False)}: {words}")
+            output.line(f"{title}: {words}")
+            if split in system.in_company:
+                output.line(
+                    f"{title}, apart from these: {in_company_in_words(system.in_company[split].scores)}"
+                )
         if system.leak is not None:
             found = [
                 f"{name.replace('_', ' ')} {_points(system.leak[name])}"

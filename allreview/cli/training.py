@@ -71,6 +71,13 @@ def train(
             help="Retrain this run on the labels as they are now, by its recipe and its split.",
         ),
     ] = None,
+    head_only: Annotated[
+        bool,
+        typer.Option(
+            "--head-only",
+            help="With --parent, of a run that trained everything: only a new head, on what its backbone sees.",
+        ),
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Enqueue and do not wait.")] = False,
     json: Json = False,
 ) -> int:
@@ -88,6 +95,7 @@ def train(
         settings={key: value for key, value in options.items() if value is not None},
         changes=set_values(set_ or ()),
         parent=parent,
+        head_only=head_only,
         protocol=_PROTOCOLS[protocol] if protocol else None,
         folds=folds,
     )

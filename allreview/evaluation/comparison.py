@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, aliased
 from allreview.errors import UserError
 from allreview.evaluation.intervals import Difference, differences
 from allreview.evaluation.metrics import Scores, evaluate
+from allreview.evaluation.new_patients import NewPatient, new_patient
 from allreview.evaluation.resampling import numbered, sample
 from allreview.evaluation.stored import runs_of, unit_name
 from allreview.labels import NOT_CLASSES, current_label, standing
@@ -45,10 +46,13 @@ class Judged:
 
     `differences` say by how much B is higher (accuracy, balanced accuracy, macro and weighted F1, AUROC; as
     shares), with 95 % intervals from resampling subjects: in each resample both are measured on the same ones.
+    `new_patient_a` and `_b` are what to expect of a patient neither was trained on, None where that cannot be said.
     """
 
     a: Scores
     b: Scores
+    new_patient_a: NewPatient | None
+    new_patient_b: NewPatient | None
     mcnemar: McNemar
     differences: dict[str, Difference]
 
@@ -139,6 +143,7 @@ def compare_runs(engine: sa.Engine, run_a: int, run_b: int) -> Comparison:
     seen = {label for row in rows for label in (row.source_label, row.current_label)} - set(NOT_CLASSES)
     classes = sorted({*a.classes, *b.classes, *seen})
     sourced = [row for row in rows if row.source_label not in NOT_CLASSES]
+    shared_patients = any(run.shares_patients for run in stored)
     return Comparison(
         run_a=run_a,
         run_b=run_b,
@@ -147,10 +152,10 @@ def compare_runs(engine: sa.Engine, run_a: int, run_b: int) -> Comparison:
         cells=len(rows),
         without_prediction=shared - len(rows),
         left_out=len(rows) - len(judged),
-        source=_judge(sourced, classes, lambda row: row.source_label),
-        current=_judge(judged, classes, lambda row: row.current_label),
+        source=_judge(sourced, classes, shared_patients, lambda row: row.source_label),
+        current=_judge(judged, classes, shared_patients, lambda row: row.current_label),
         changed=_changed(rows),
-        shared_patients=any(run.shares_patients for run in stored),
+        shared_patients=shared_patients,
     )
 
 
@@ -260,21 +265,31 @@ def _shared_predictions(a: Run, b: Run) -> sa.Select[*tuple[Any, ...]]:
     )
 
 
-def _judge(rows: Sequence[Any], classes: list[str], label_of: Callable[[Any], str]) -> Judged:
+def _judge(
+    rows: Sequence[Any], classes: list[str], shared_patients: bool, label_of: Callable[[Any], str]
+) -> Judged:
     labels = [label_of(row) for row in rows]
     verdicts_a, verdicts_b = [row.label_a for row in rows], [row.label_b for row in rows]
     table_a = _table([row.probabilities_a for row in rows], classes)
     table_b = _table([row.probabilities_b for row in rows], classes)
-    unit, units = numbered([unit_name(row.leak_group_id, row.cell_id) for row in rows])
+    names = [unit_name(row.leak_group_id, row.cell_id) for row in rows]
+    unit, units = numbered(names)
+    apart = not shared_patients and all(row.subject is not None for row in rows)
     return Judged(
         a=evaluate(labels, table_a, classes, verdicts_a),
         b=evaluate(labels, table_b, classes, verdicts_b),
+        new_patient_a=_expected(labels, verdicts_a, names) if apart else None,
+        new_patient_b=_expected(labels, verdicts_b, names) if apart else None,
         mcnemar=_mcnemar(labels, verdicts_a, verdicts_b),
         differences=differences(
             sample(labels, table_a, classes, unit, units, verdicts_a),
             sample(labels, table_b, classes, unit, units, verdicts_b),
         ),
     )
+
+
+def _expected(labels: list[str], verdicts: list[str], units: list[str]) -> NewPatient | None:
+    return new_patient([said == label for said, label in zip(verdicts, labels, strict=True)], units)
 
 
 def _table(probabilities: list[dict[str, float]], classes: list[str]) -> list[list[float]]:

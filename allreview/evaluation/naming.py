@@ -55,6 +55,10 @@ def split_in_words(recipe: Recipe, *, with_fold: bool = True) -> str:
     )
 
 
+NEW_PATIENT = "A new patient's cells right"
+"""Heads a column of `new_patient_briefly`."""
+
+
 def new_patient_in_words(found: Mapping[str, Any] | None, *, shares_patients: bool) -> str:
     """What `new_patients.new_patient` found, for people; why there is nothing to expect, where it found nothing."""
     if shares_patients:
@@ -71,6 +75,36 @@ def new_patient_in_words(found: Mapping[str, Any] | None, *, shares_patients: bo
         f"{found['patients']} patients it never saw). Patients differ: for eight in ten of them it was "
         f"{_span(found['most'])}."
     )
+
+
+IN_COMPANY = (
+    "Each cell read together with what the model says of the other cells of its patient, as one reads a smear. This "
+    "rests on more than the cell: it is no figure of single cells, and stands apart from them."
+)
+"""What the figures of `company.judged_in_company` are."""
+
+
+def in_company_in_words(scores: Mapping[str, Any] | None) -> str:
+    """What cells read in their company came to, in one sentence; why there is nothing, where there is nothing."""
+    if scores is None:
+        return (
+            "Cells were not read in their company: that takes a patient for every cell, validation cells of five or "
+            "more, and patients that are not in training and test at once."
+        )
+    interval = (scores.get("intervals") or {}).get("accuracy")
+    sure = f" (95 % interval {_span(interval)})" if interval else ""
+    return (
+        f"Read in their company, {100 * scores['accuracy']:.1f} % of the {scores['n']:,} test cells are right{sure}, "
+        f"weighted F1 {100 * scores['weighted_f1']:.1f} %."
+    )
+
+
+def new_patient_briefly(found: Mapping[str, Any] | None, *, shares_patients: bool) -> str:
+    """The same for a column of a table: '74 % (65 to 82 %)', and a dash where nothing can be said."""
+    if shares_patients or found is None:
+        return "–"
+    interval = f" ({_span(found['interval'])})" if found["interval"] else ""
+    return f"{100 * found['accuracy']:.0f} %{interval}"
 
 
 def _span(ends: Sequence[float]) -> str:

@@ -5,16 +5,18 @@ in which every cell was judged by a model that was not trained on its patient.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
+from sqlalchemy.orm import Session
 
 from allreview.errors import UserError
 from allreview.evaluation.calibration import tempered
+from allreview.evaluation.company import judged_in_company
 from allreview.evaluation.curves import Curve, ReliabilityBin, precision_recall, reliability, roc
 from allreview.evaluation.intervals import Difference, differences, subject_intervals
 from allreview.evaluation.metrics import Calibration, Scores, evaluate, positive_class
@@ -147,13 +149,15 @@ class Report:
 class System:
     """The runs of a series that differ only in how cells were split, pooled for each way to split.
 
-    `leak` says by how much each figure is higher when training and test share patients than when they do not
-    (as shares: times 100 are points); None unless the series has both.
+    `in_company` are the same cells, each read together with the others of its subject (`evaluation.company`), where
+    that can be done. `leak` says by how much each figure is higher when training and test share patients than when
+    they do not (as shares: times 100 are points); None unless the series has both.
     """
 
     title: str
     recipe: Recipe
     by_split: dict[str, Report]
+    in_company: dict[str, Report]
     leak: dict[str, Difference] | None
 
 
@@ -189,6 +193,21 @@ def run_reports(
     return [_report([run], [cell for cell in cells if cell.run_id == run.id], part, on) for run in runs]
 
 
+def company_report(engine: sa.Engine, run_id: int, on: On = "source") -> Report | None:
+    """The test cells of a run, each read together with the others of its subject (`evaluation.company`).
+
+    None where that cannot be done: cells without a subject, too few validation subjects, or patients that are in
+    training and test.
+
+    Raises:
+        UserError: as `run_report`.
+    """
+    with reading(engine) as session:
+        (run,) = runs_of(session, [run_id])
+        validation, test = (judged_cells(session, [run_id], part) for part in ("validation", "test"))
+    return _company([run], validation, test, on)
+
+
 def series_report(engine: sa.Engine, series: str, on: On = "source") -> SeriesReport:
     """The test parts of a series, pooled: over the folds of each way to split, for each system apart.
 
@@ -200,14 +219,14 @@ def series_report(engine: sa.Engine, series: str, on: On = "source") -> SeriesRe
     with reading(engine) as session:
         runs = runs_of(session, series=series)
         finished = [run for run in runs if run.state == "finished"]
-        cells = judged_cells(session, [run.id for run in finished], "test")
+        validation, cells = _judged(session, finished)
     if not runs:
         raise UserError(f"There is no series {series!r}: choose one from the list of runs.")
     if not finished:
         raise UserError("None of these runs is finished, so there are no figures yet: wait for the first.")
     return SeriesReport(
         series=series,
-        systems=_systems(finished, cells, on),
+        systems=_systems(finished, validation, cells, on),
         unfinished={run.id: run.state for run in runs if run.state != "finished"},
     )
 
@@ -220,8 +239,8 @@ def systems_report(engine: sa.Engine, run_ids: Sequence[int], on: On = "source")
     """
     with reading(engine) as session:
         runs = runs_of(session, run_ids)
-        cells = judged_cells(session, run_ids, "test")
-    return _systems(runs, cells, on)
+        validation, cells = _judged(session, runs)
+    return _systems(runs, validation, cells, on)
 
 
 def leak_between(shared: Report, apart: Report) -> dict[str, Difference]:
@@ -259,6 +278,24 @@ def _subject_row(subject: str, cells: list[tuple[str, str]], positive: str) -> S
         share_positive=called / len(cells),
         share_positive_interval=wilson(called, len(cells)),
     )
+
+
+def _judged(session: Session, runs: Sequence[StoredRun]) -> tuple[list[JudgedCell], list[JudgedCell]]:
+    """The validation and the test cells of the runs."""
+    ids = [run.id for run in runs]
+    return judged_cells(session, ids, "validation"), judged_cells(session, ids, "test")
+
+
+def _company(
+    runs: list[StoredRun], validation: list[JudgedCell], test: list[JudgedCell], on: On
+) -> Report | None:
+    if any(run.shares_patients for run in runs):
+        return None
+    cells = judged_in_company(validation, test)
+    if cells is None:
+        return None
+    # The weights do what a temperature does: without one, nothing is said of how it was before.
+    return _report([replace(run, temperature=None) for run in runs], cells, "test", on)
 
 
 def _report(runs: list[StoredRun], cells: list[JudgedCell], part: Part, on: On) -> Report:
@@ -312,20 +349,31 @@ def _untempered(table: NDArray[np.float64], temperatures: list[float | None]) ->
     return before
 
 
-def _systems(runs: Sequence[StoredRun], cells: list[JudgedCell], on: On) -> list[System]:
+def _systems(
+    runs: Sequence[StoredRun], validation: list[JudgedCell], cells: list[JudgedCell], on: On
+) -> list[System]:
     found: dict[str, dict[str, dict[int, StoredRun]]] = {}
     for run in sorted(runs, key=lambda run: run.id):
         system = run.recipe.model_copy(update={"split": "leak_group", "fold": 0, "folds": None}).hash
         found.setdefault(system, {}).setdefault(run.recipe.split, {})[run.recipe.fold] = run
-    return [_system(by_split, cells, on) for by_split in found.values()]
+    return [_system(by_split, validation, cells, on) for by_split in found.values()]
 
 
-def _system(by_split: dict[str, dict[int, StoredRun]], cells: list[JudgedCell], on: On) -> System:
-    reports = {}
+def _system(
+    by_split: dict[str, dict[int, StoredRun]],
+    validation: list[JudgedCell],
+    cells: list[JudgedCell],
+    on: On,
+) -> System:
+    reports, together = {}, {}
     for split, by_fold in by_split.items():
         runs = [by_fold[fold] for fold in sorted(by_fold)]
         ids = {run.id for run in runs}
-        reports[split] = _report(runs, [cell for cell in cells if cell.run_id in ids], "test", on)
+        held_out, test = ([cell for cell in some if cell.run_id in ids] for some in (validation, cells))
+        reports[split] = _report(runs, test, "test", on)
+        company = _company(runs, held_out, test, on)
+        if company is not None:
+            together[split] = company
     apart = reports.get("leak_group") or reports.get("dataset_folds")
     shared = reports.get("image")
     recipe = next(iter(reports.values())).recipe
@@ -333,6 +381,7 @@ def _system(by_split: dict[str, dict[int, StoredRun]], cells: list[JudgedCell], 
         title=model_title(recipe),
         recipe=recipe,
         by_split=reports,
+        in_company=together,
         leak=leak_between(shared, apart) if shared and apart else None,
     )
 

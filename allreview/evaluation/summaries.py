@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from allreview.evaluation.reports import Part, Report, run_report
+from allreview.evaluation.reports import Part, Report, company_report, run_report
 from allreview.evaluation.stored import runs_of
 from db import reading
 from db.tables import PARTS, Run, SnapshotCell
@@ -19,7 +19,8 @@ def run_metrics(engine: sa.Engine, run_id: int) -> dict[str, Any]:
 
     `{part: Scores on source labels, with those on current labels under "current"}`, and under `split`
     whether training and test share patients, and how many test cells are of patients that were trained on. Of the test
-    part, `new_patient` says what to expect of a patient the model has never seen.
+    part, `new_patient` says what to expect of a patient the model has never seen, and `in_company` has the figures of
+    its cells read together with the others of their subject, None where that cannot be done.
 
     Raises:
         UserError: there is no such run, or it has no predictions.
@@ -31,6 +32,9 @@ def run_metrics(engine: sa.Engine, run_id: int) -> dict[str, Any]:
     for part in present:
         source, current = (run_report(engine, run_id, part, on) for on in ("source", "current"))
         found[part] = {**_scores(source), "current": _scores(current)}
+    if "test" in found:
+        together = company_report(engine, run_id)
+        found["test"]["in_company"] = None if together is None else _scores(together)
     found["split"] = {
         "shares_patients": run.shares_patients,
         "test_cells_of_trained_subjects": run.shared_cells,

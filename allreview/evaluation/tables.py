@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from allreview.errors import UserError
 from allreview.evaluation.naming import SHARED_PATIENTS, model_title
+from allreview.evaluation.new_patients import NewPatient
 from allreview.evaluation.reports import On, Report, run_reports
 
 COLUMNS = (
@@ -54,7 +55,10 @@ _ESCAPES = str.maketrans(
 
 @dataclass(frozen=True)
 class TableRow:
-    """One system. Figures are shares in [0, 1], None where undefined; `run` is None for the paper's."""
+    """One system. Figures are shares in [0, 1], None where undefined; `run` is None for the paper's.
+
+    `new_patient` is what to expect of a patient it was not trained on, which the paper's columns do not have.
+    """
 
     model: str
     test_accuracy: float | None
@@ -65,6 +69,7 @@ class TableRow:
     run: int | None = None
     split: str = ""
     shares_patients: bool = False
+    new_patient: NewPatient | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -179,6 +184,7 @@ def _row(test: Report, validation: Report) -> TableRow:
         run=test.runs[0],
         split=test.split,
         shares_patients=test.shares_patients,
+        new_patient=test.new_patient,
     )
 
 

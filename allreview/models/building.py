@@ -142,12 +142,13 @@ def temper(model: keras.Model, temperature: float) -> keras.Model:
 def compile_model(model: keras.Model, recipe: Recipe, learning_rate: Any = None) -> keras.Model:
     """Set the recipe's optimiser, categorical cross-entropy on (smoothed) one-hot labels, and accuracy.
 
-    `learning_rate` may be a schedule of Keras; the recipe's own rate otherwise. The metric `cross_entropy` is
+    `learning_rate` may be a schedule of Keras; the recipe's own rate otherwise. AdamW leaves biases and the scales of
+    normalisation undecayed, as is usual (He et al. 2018, arXiv:1812.01187, section 3.1). The metric `cross_entropy` is
     without smoothing and penalties.
     """
     rate = recipe.learning_rate if learning_rate is None else learning_rate
     model.compile(
-        optimizer=OPTIMIZERS[recipe.optimizer](learning_rate=rate),
+        optimizer=_optimizer(recipe, rate),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
@@ -155,6 +156,17 @@ def compile_model(model: keras.Model, recipe: Recipe, learning_rate: Any = None)
         ],
     )
     return model
+
+
+def _optimizer(recipe: Recipe, rate: Any) -> keras.optimizers.Optimizer:
+    averaging: dict[str, Any] = {}
+    if recipe.weight_averaging:
+        averaging = {"use_ema": True, "ema_momentum": recipe.weight_averaging}
+    if recipe.optimizer != "adamw":
+        return OPTIMIZERS[recipe.optimizer](learning_rate=rate, **averaging)
+    optimizer = keras.optimizers.AdamW(learning_rate=rate, weight_decay=recipe.weight_decay, **averaging)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
 
 
 def _check(recipe: Recipe, weights: Mapping[BackboneName, Path]) -> None:

@@ -22,7 +22,7 @@ import allreview
 from allreview.artefacts import obtain
 from allreview.cells.decoding import cell_pixels
 from allreview.errors import UserError
-from allreview.models.building import preprocess_of, preprocessing_of
+from allreview.models.building import features_network, preprocess_of, preprocessing_of
 from allreview.models.pretrained import file_hash
 from allreview.models.symmetries import of_one_way, ways_of
 from allreview.recipe import Recipe, make_recipe
@@ -164,6 +164,34 @@ def load_model_of(settings: Settings, run_id: int) -> TrainedModel:
     """
     obtain(settings, run_id, MODEL_FILES)
     return load_model(settings.run_folder(run_id))
+
+
+def model_file(settings: Settings, run_id: int) -> Path:
+    """Where the model of a run lies, which another machine may have trained.
+
+    Raises:
+        UserError: it has none any more, or artefacts cannot be read.
+    """
+    obtain(settings, run_id, MODEL_FILES)
+    path = settings.run_folder(run_id) / MODEL_FILE
+    if not path.is_file():
+        raise UserError(f"The model of run {run_id} is not at {path} any more: restore it, or train again.")
+    return path
+
+
+def trained_backbone(path: Path) -> keras.Model:
+    """The network of a saved model up to its head, frozen: prepared images [n, size, size, 3] to features [n, d].
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        model: Any = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        raise UserError(f"{path} cannot be loaded by this version of allreview: train again.") from error
+    network = features_network(of_one_way(model))
+    network.trainable = False
+    return network
 
 
 def put_in_place(temporary: Path, target: Path) -> None:

@@ -18,7 +18,16 @@ from allreview.recipe import Recipe
 VERSION = 1
 """Raise it when the same recipe and generator give other pixels than before: stored features depend on it."""
 
-SETTINGS = ("flip", "flip_vertical", "quarter_turns", "rotation", "translation", "stain", "brightness")
+SETTINGS = (
+    "flip",
+    "flip_vertical",
+    "quarter_turns",
+    "rotation",
+    "translation",
+    "stain",
+    "brightness",
+    "tint",
+)
 """The recipe's settings that `augmented` reads, and nothing else does."""
 
 Pixels = NDArray[np.uint8]
@@ -31,12 +40,13 @@ def augmented(pixels: Pixels, recipe: Recipe, random: np.random.Generator) -> Pi
     Mirrored with a chance of one half in each direction the recipe allows, and turned by any number of quarters where
     it does; turned by up to `rotation` degrees and shifted by up to `translation` of the side, in one resampling, black
     where the picture has ended; the optical density of each colour scaled by exp(±`stain`); the brightness scaled by
-    1 ± `brightness`.
+    1 ± `brightness`, and once more that of each colour by 1 ± `tint`.
 
     Every setting has random numbers of its own, whether it is on or not: switching one on leaves the others'
     changes as they were.
     """
-    mirrored, upturned, angle, right, down, red, green, blue, light, quarter = random.uniform(-1, 1, size=10)
+    drawn = random.uniform(-1, 1, size=13)
+    mirrored, upturned, angle, right, down, red, green, blue, light, quarter = drawn[:10]
     if recipe.flip and mirrored > 0:
         pixels = pixels[:, ::-1]
     if recipe.flip_vertical and upturned > 0:
@@ -46,9 +56,10 @@ def augmented(pixels: Pixels, recipe: Recipe, random: np.random.Generator) -> Pi
     if recipe.rotation or recipe.translation:
         shift = recipe.translation * len(pixels)
         pixels = _moved(pixels, angle * recipe.rotation, right * shift, down * shift)
-    if recipe.stain or recipe.brightness:
+    if recipe.stain or recipe.brightness or recipe.tint:
         densities = np.exp(recipe.stain * np.array([red, green, blue]))
-        pixels = _coloured(pixels, densities, 1 + light * recipe.brightness)
+        lights = (1 + light * recipe.brightness) * (1 + drawn[10:] * recipe.tint)
+        pixels = _coloured(pixels, densities, lights)
     return np.array(pixels)
 
 
@@ -123,8 +134,8 @@ def _moved(pixels: Pixels, degrees: float, right: float, down: float) -> Pixels:
     return np.asarray(moved)
 
 
-def _coloured(pixels: Pixels, densities: NDArray[np.float64], light: float) -> Pixels:
-    """Each colour's optical density and the brightness scaled, by one table a colour.
+def _coloured(pixels: Pixels, densities: NDArray[np.float64], lights: NDArray[np.float64]) -> Pixels:
+    """Each colour's optical density and its brightness scaled, by one table a colour.
 
     The optical density of a level I is -log(I / 255) (Ruifrok and Johnston 2001, "Quantification of
     histochemical staining by color deconvolution"), so scaling it by d is (I / 255) to the power d. Jitter of the
@@ -133,6 +144,6 @@ def _coloured(pixels: Pixels, densities: NDArray[np.float64], light: float) -> P
     """
     levels = np.arange(1, 256) / 255
     tables = np.zeros((3, 256), dtype=np.uint8)
-    tables[:, 1:] = np.clip(np.rint(255 * light * levels ** densities[:, None]), 1, 255)
+    tables[:, 1:] = np.clip(np.rint(255 * lights[:, None] * levels ** densities[:, None]), 1, 255)
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(image.point(tables.ravel().tolist()))

@@ -80,15 +80,18 @@ class Removed:
 def cached_keys(session: Session, settings: Settings) -> list[CachedKey]:
     """Everything in the cache, the last used first."""
     runs = [
-        (run_id, make_recipe(body), weights)
-        for run_id, body, weights in session.execute(
-            sa.select(Run.id, RecipeRow.body, Run.weights_hash)
+        (run_id, make_recipe(body), weights, model)
+        for run_id, body, weights, model in session.execute(
+            sa.select(Run.id, RecipeRow.body, Run.weights_hash, Run.model_hash)
             .join(RecipeRow, RecipeRow.id == Run.recipe_id)
             .order_by(Run.id)
         )
     ]
     return [
-        CachedKey(entry, [run for run, recipe, weights in runs if _is_used(entry, recipe, weights)])
+        CachedKey(
+            entry,
+            [run_id for run_id, recipe, weights, model in runs if _is_used(entry, recipe, weights, model)],
+        )
         for entry in feature_store.stored(settings.features)
     ]
 
@@ -131,14 +134,19 @@ def shared_files(settings: Settings) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
 
-def _is_used(entry: Stored, recipe: Recipe, weights_hash: str | None) -> bool:
+def _is_used(entry: Stored, recipe: Recipe, weights_hash: str | None, model_hash: str | None) -> bool:
     """Whether a run by the recipe takes features from here, whatever computed them.
 
-    `weights_hash` is the run's; it says which weights where there is one backbone and the fit is over.
+    `weights_hash` is the run's; it says which weights where there is one backbone and the fit is over. What a run's own
+    network sees, trained end to end, is known by its `model_hash`.
     """
     key: dict[str, Any] = entry.key
-    if not entry.is_current or recipe.weights == "none":
+    if not entry.is_current:
         return False
+    came_from = key["weights_sha256"]
+    own = recipe.mode == "finetune" and came_from == model_hash
+    pretrained = recipe.weights == "imagenet" or recipe.backbone_run is not None
+    whose = own or (pretrained and (recipe.partner is not None or weights_hash in (None, came_from)))
     views = [ORIGINAL, *training_views(recipe), *SYMMETRIES] if recipe.mode == "features" else [ORIGINAL]
     return (
         key["backbone"] in recipe.backbones
@@ -146,5 +154,5 @@ def _is_used(entry: Stored, recipe: Recipe, weights_hash: str | None) -> bool:
         and key.get("colours", "original") == recipe.colours
         and key["pooling"] == recipe.pooling
         and key["view"] in [view.key(recipe) for view in views]
-        and (recipe.partner is not None or weights_hash in (None, key["weights_sha256"]))
+        and whose
     )

@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,7 +80,8 @@ class EpochKeeper(keras.callbacks.Callback):
     So after a kill between any two of these the epoch is run again and nothing is lost: the best file knows
     its own figures, and the same epoch is no improvement on itself. The same holds for the few epochs that were over
     too soon after the last backup to have one of their own. `network` is the uncompiled model, `trainer`
-    the compiled one on the same layers, `rows` the epochs done before; `events` has them already.
+    the compiled one on the same layers, `rows` the epochs done before; `events` has them already. With `averages` it is
+    the moving average of the weights that is kept, and the weights themselves are backed up beside it.
     """
 
     def __init__(
@@ -91,8 +94,10 @@ class EpochKeeper(keras.callbacks.Callback):
         rows: list[EpochRow],
         events: EventLog,
         hooks: FitHooks,
+        averages: keras.callbacks.SwapEMAWeights | None = None,
     ) -> None:
         super().__init__()
+        self.averages = averages
         self.network, self.trainer, self.recipe, self.batches = network, trainer, recipe, batches
         self.folder, self.rows, self.events, self.hooks = folder, rows, events, hooks
         self.best = kept_epoch(folder)
@@ -105,7 +110,8 @@ class EpochKeeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         row = self._row(epoch + 1, {name: float((logs or {})[name]) for name in MEASURED})
         if self.best is None or is_better(row, self.best, self.recipe.best_by):
-            keep_best(self.network, self.folder, row)
+            with averaged(self.averages):
+                keep_best(self.network, self.folder, row)
             self.best = row
         self.hooks.on_epoch(row)
         self.rows.append(row)
@@ -127,6 +133,19 @@ class EpochKeeper(keras.callbacks.Callback):
             seconds=time.perf_counter() - self.began,
             **figures,
         )
+
+
+@contextmanager
+def averaged(averages: keras.callbacks.SwapEMAWeights | None) -> Iterator[None]:
+    """Have the network its averaged weights, as in validation, if they are averaged."""
+    if averages is None:
+        yield
+        return
+    averages.on_test_begin()
+    try:
+        yield
+    finally:
+        averages.on_test_end()
 
 
 def seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:

@@ -28,6 +28,7 @@ from allreview.errors import UserError
 from allreview.models.backbones import backbone_named
 from allreview.models.building import build_backbone
 from allreview.models.pretrained import file_hash
+from allreview.models.saving import MODEL_FILE, trained_backbone
 from allreview.places import AT_ONCE, is_object
 from allreview.recipe import BackboneName, Pooling, Recipe
 from allreview.settings import EngineName, Settings
@@ -212,12 +213,16 @@ class FrozenBackbone:
 
     @cached_property
     def model(self) -> keras.Model:
-        """The network up to its pooled features: what `allreview.models.building.join` takes.
+        """The network up to its pooled features: what `allreview.models.building.join` takes. Of a saved model it is
+        that of the run which trained it.
 
         Raises:
             UserError: the file does not hold the backbone's weights, or is not the one it was.
         """
-        model = build_backbone(self.name, self._image_size, self._weights, self._pooling)
+        if self._weights.name == MODEL_FILE:
+            model = trained_backbone(self._weights)
+        else:
+            model = build_backbone(self.name, self._image_size, self._weights, self._pooling)
         if file_hash(self._weights) != self.weights_hash:
             raise UserError(f"{self._weights} was changed while it was read: start the run again.")
         return model

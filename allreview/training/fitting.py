@@ -203,8 +203,12 @@ def _fit(
     try:
         if not is_over(rows, recipe):
             hooks.check()
-            keeper = EpochKeeper(network, trainer, recipe, batches, folder, rows, events, hooks)
-            run(range(len(rows), recipe.epochs), [Reporter(trainer, recipe, batches, hooks), keeper])
+            averages = keras.callbacks.SwapEMAWeights() if recipe.weight_averaging else None
+            if averages is not None:
+                averages.set_model(trainer)
+            keeper = EpochKeeper(network, trainer, recipe, batches, folder, rows, events, hooks, averages)
+            callbacks = [Reporter(trainer, recipe, batches, hooks), averages, keeper]
+            run(range(len(rows), recipe.epochs), [one for one in callbacks if one is not None])
     finally:
         events.close()
 

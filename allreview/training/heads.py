@@ -94,9 +94,13 @@ class HeadTrainer:
                     callback.on_train_batch_end(number)
             figures = dict(self.trainer.get_metrics_result())
             self.trainer.reset_metrics()
+            for callback in callbacks:
+                callback.on_test_begin()
             for number in self._test_on(*validation):
                 for callback in callbacks:
                     callback.on_test_batch_end(number)
+            for callback in callbacks:
+                callback.on_test_end()
             held_out = self.trainer.get_metrics_result()
             figures |= {f"val_{name}": value for name, value in held_out.items()}
             for callback in callbacks:

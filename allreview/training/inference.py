@@ -7,7 +7,7 @@ import csv
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -25,6 +25,7 @@ from allreview.cells.naming import class_key, class_problem, shown
 from allreview.cells.scanning import Candidate, Rejected, scan_csv, scan_folder
 from allreview.errors import UserError
 from allreview.evaluation.metrics import evaluate, per_subject
+from allreview.evaluation.new_patients import NewPatient, new_patient
 from allreview.places import AT_ONCE, File, Place, is_object, kind
 from allreview.settings import Settings
 from allreview.store import open_store
@@ -131,8 +132,9 @@ def evaluate_folder(
     Labels and subjects are read as an import reads them: the C-NMC layout, a class tree, or the CSV `labels`
     (`path,label,subject`). Every file counts, identical ones too (`duplicates` says how many repeat another).
     Returned are the figures of `evaluation.metrics.evaluate`, with `per_subject`, `rejected`
-    ([{path, reason}]), and `known_cells`: how many of these cells the run itself used, by part; on training
-    cells the figures flatter. `predictions` is a CSV to write: a row for each cell, a column for each class.
+    ([{path, reason}]), `known_cells`: how many of these cells the run itself used, by part, on which the figures
+    flatter, and `new_patient`: see `evaluation.new_patients`, None where cells were trained on or have no subject.
+    `predictions` is a CSV to write: a row for each cell, a column for each class.
 
     Raises:
         UserError: no such run, model, folder or CSV; no cell in it can be used; or a label that the model
@@ -170,14 +172,27 @@ def evaluate_folder(
     subjects = [candidate.name.subject for candidate, _, _ in rows]
     if predictions is not None:
         _write_predictions(predictions, rows, predicted, model.classes)
+    known = _known_cells(engine, run_id, hashes)
     return {
         "run": run_id,
         **evaluate(truth, probabilities, model.classes),
         "per_subject": per_subject(subjects, truth, predicted),
+        "new_patient": _new_patient(subjects, truth, predicted, known),
         "duplicates": len(hashes) - len(set(hashes)),
-        "known_cells": _known_cells(engine, run_id, hashes),
+        "known_cells": known,
         "rejected": [entry.as_dict() for entry in sorted(rejected, key=lambda entry: entry.path)],
     }
+
+
+def _new_patient(
+    subjects: Sequence[str | None], truth: Sequence[str], predicted: Sequence[str], known: Mapping[str, int]
+) -> NewPatient | None:
+    """What to expect of a patient the model was not trained on; None where cells of these subjects were, or some have
+    no subject."""
+    named = [subject for subject in subjects if subject is not None]
+    if len(named) < len(subjects) or known["train"] or known["validation"]:
+        return None
+    return new_patient([said == label for said, label in zip(predicted, truth, strict=True)], named)
 
 
 def _labelled(

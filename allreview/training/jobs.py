@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions
 
 APPLICATION = "allreview"
-JOBS_VERSION = "7"
+JOBS_VERSION = "8"
 """The job engine hands unfinished work only to a worker of the same version: change it with the steps."""
 TRAINING_QUEUE = "training"
 SALIENCY_QUEUE = "saliency"
@@ -82,6 +82,8 @@ def submit_all(
             nothing is enqueued.
     """
     _require_weights(recipes, settings)
+    for recipe in recipes:
+        _require_lineage(engine, recipe, parent_id)
     client = _client(settings.url)
     with db.writing(engine) as session:
         dataset = session.get(Dataset, dataset_id)
@@ -96,12 +98,54 @@ def submit_all(
 
 def _require_weights(recipes: Sequence[Recipe], settings: Settings) -> None:
     needed: dict[BackboneName, None] = {
-        name: None for recipe in recipes if recipe.weights == "imagenet" for name in recipe.backbones
+        name: None
+        for recipe in recipes
+        if recipe.weights == "imagenet" and recipe.backbone_run is None
+        for name in recipe.backbones
     }
     for name in needed:
         found = availability(name, settings, probe=True)
         if found.kind not in ("file", "download"):
             raise UserError(found.sentence)
+
+
+def _require_lineage(engine: sa.Engine, recipe: Recipe, parent_id: int | None) -> None:
+    """Only a retrain keeps the split of the run whose backbone it takes, and tests on patients that neither knows."""
+    trained_by = recipe.backbone_run
+    if trained_by is None:
+        return
+    if parent_id is None:
+        raise UserError(
+            f"The recipe takes the backbone that run {trained_by} trained: retrain that run's head instead of starting "
+            "a run of its own, or leave backbone_run empty."
+        )
+    with db.reading(engine) as session:
+        recipes = {number: _recipe_of(session, number) for number in (parent_id, trained_by)}
+    for number, found in recipes.items():
+        if found is None:
+            raise UserError(f"There is no run {number}.")
+    if trained_by not in (parent_id, getattr(recipes[parent_id], "backbone_run", None)):
+        raise UserError(
+            f"Run {parent_id} is no retrain of run {trained_by}, whose backbone the recipe takes: set backbone_run to "
+            f"{parent_id}, or leave it empty."
+        )
+    before = recipes[trained_by]
+    assert before is not None
+    if (
+        before.mode != "finetune"
+        or before.preparation != recipe.preparation
+        or before.backbones != recipe.backbones
+    ):
+        raise UserError(
+            f"Run {trained_by} trained no such backbone end to end: retrain everything instead of the head alone."
+        )
+
+
+def _recipe_of(session: Session, run_id: int) -> Recipe | None:
+    body = session.scalar(
+        sa.select(RecipeRow.body).join(Run, RecipeRow.id == Run.recipe_id).where(Run.id == run_id)
+    )
+    return None if body is None else make_recipe(body)
 
 
 class _Submission:
@@ -181,22 +225,37 @@ class _Submission:
         return None
 
 
-def retrain(engine: sa.Engine, settings: Settings, parent_id: int) -> int:
+def retrain(engine: sa.Engine, settings: Settings, parent_id: int, *, head_only: bool = False) -> int:
     """Run the parent's recipe again on the labels as they are now; returns the new run's id.
+
+    With `head_only`, of a run that trained everything: only a new head, on what its backbone sees.
 
     Raises:
         UserError: no such run, or as `submit`.
     """
     with db.reading(engine) as session:
-        found = session.execute(
-            sa.select(Run.dataset_id, RecipeRow.body)
-            .join(RecipeRow, RecipeRow.id == Run.recipe_id)
-            .where(Run.id == parent_id)
-        ).one_or_none()
-    if found is None:
+        dataset_id = session.scalar(sa.select(Run.dataset_id).where(Run.id == parent_id))
+        recipe = _recipe_of(session, parent_id)
+    if dataset_id is None or recipe is None:
         raise UserError(f"There is no run {parent_id}.")
-    dataset_id, body = found
-    return submit(engine, settings, dataset_id=dataset_id, recipe=make_recipe(body), parent_id=parent_id)
+    if head_only:
+        recipe = head_of_run(recipe, parent_id)
+    return submit(engine, settings, dataset_id=dataset_id, recipe=recipe, parent_id=parent_id)
+
+
+def head_of_run(recipe: Recipe, run_id: int) -> Recipe:
+    """The recipe that retrains only the head of a run by `recipe`.
+
+    Raises:
+        UserError: the run trained only its head anyway, or is an ensemble.
+    """
+    if recipe.mode == "features":
+        raise UserError(f"Run {run_id} trained only its head: retrain it as it is, which takes seconds.")
+    if recipe.partner is not None:
+        raise UserError(
+            f"Run {run_id} is an ensemble, whose head is not retrained alone: retrain everything."
+        )
+    return recipe.of_its_head(run_id)
 
 
 def stop(engine: sa.Engine, run_id: int) -> str:

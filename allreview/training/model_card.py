@@ -11,7 +11,9 @@ from typing import Any
 from allreview.cells.naming import class_title
 from allreview.evaluation.naming import (
     FIGURE_TITLES,
+    IN_COMPANY,
     SHARED_PATIENTS,
+    in_company_in_words,
     model_title,
     new_patient_in_words,
     split_in_words,
@@ -233,6 +235,7 @@ def _results(facts: CardFacts) -> list[str]:
         *_by_subject(facts.subjects, class_title(_positive(facts.run.classes))),
         *_calibration(scores[parts[0]]),
         *_on_current_labels(scores[parts[0]]),
+        *_in_company(scores),
     ]
 
 
@@ -240,6 +243,15 @@ def _on_a_new_patient(facts: CardFacts, scores: dict[str, dict[str, Any]]) -> li
     if "new_patient" not in scores.get("test", {}):
         return []
     return ["", new_patient_in_words(scores["test"]["new_patient"], shares_patients=facts.shares_patients)]
+
+
+def _in_company(scores: dict[str, dict[str, Any]]) -> list[str]:
+    together = scores.get("test", {}).get("in_company")
+    return (
+        ["", "### Cells read in their company", "", IN_COMPANY, "", in_company_in_words(together)]
+        if together
+        else []
+    )
 
 
 def _by_class(scores: dict[str, Any], part: str) -> list[str]:

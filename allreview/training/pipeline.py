@@ -17,7 +17,7 @@ from allreview.evaluation.calibration import fit_temperature
 from allreview.labels import NOT_CLASSES
 from allreview.models import pretrained
 from allreview.models.building import temper
-from allreview.models.saving import TrainedModel, save_model
+from allreview.models.saving import TrainedModel, model_file, save_model
 from allreview.models.symmetries import over_symmetries
 from allreview.places import cell_file
 from allreview.recipe import BackboneName, Recipe
@@ -147,11 +147,13 @@ def load(engine: sa.Engine, run_id: int) -> tuple[RunRow, list[SnapshotLine]]:
 
 
 def weights_of(recipe: Recipe, settings: Settings) -> dict[BackboneName, Path]:
-    """The pretrained file of each backbone; empty from scratch.
+    """The file with each backbone's weights: as it came, or the model of the run that trained it; empty from scratch.
 
     Raises:
-        UserError: as `pretrained.obtain`.
+        UserError: as `pretrained.obtain`, or the run's model is not to be had.
     """
+    if recipe.backbone_run is not None:
+        return {recipe.backbone: model_file(settings, recipe.backbone_run)}
     if recipe.weights == "none":
         return {}
     return {name: pretrained.obtain(name, settings) for name in recipe.backbones}
@@ -180,7 +182,7 @@ def features_of(
     report: Callable[[int, int, float], None] = lambda *_: None,
 ) -> np.ndarray:
     """The cells' features float32 [n, d] in one view, from the cache where they are there."""
-    if recipe.weights == "none":
+    if recipe.weights == "none" and recipe.backbone_run is None:
         raise UserError("Features need pretrained weights: set weights=imagenet, or mode=finetune.")
     return cached_features(
         cell_images(cells),

@@ -5,9 +5,9 @@ leave out whole leak groups. So no cell is judged by what was learned of its own
 nothing is pretrained there is none.
 
 Neighbours and map come from what the run's own network sees: the frozen features, or the features at the head of a
-network that was trained. They depend on the features and the set of cells alone, not on labels, and are kept under
-`features/neighbourhoods/`, so that a retrain on the same cells finds them there. Both are of cells as they lie, also
-where a prediction is a mean over symmetries.
+network that was trained, which a retrain of its head alone then finds in the cache. They depend on the features and the
+set of cells alone, not on labels, and are kept under `features/neighbourhoods/`, so that a retrain on the same cells
+finds them there. Both are of cells as they lie, also where a prediction is a mean over symmetries.
 """
 
 import hashlib
@@ -76,8 +76,7 @@ def rank(engine: sa.Engine, settings: Settings, run_id: int) -> None:
     kept = _kept(settings, [*_feature_keys(engine, settings, run), hashes], rankings.NEIGHBOURS)
     near = rankings.read_neighbours(kept)
     if near is None:
-        trained = run.recipe.mode == "finetune"
-        seen = _network_features(engine, settings, run, cells, progress) if trained else frozen
+        seen = frozen if _is_as_it_came(run.recipe) else _network_features(settings, run, cells, progress)
         near = neighbours_of(seen, hashes)
         rankings.save(kept, near)
     rankings.save(folder / rankings.NEIGHBOURS, near)
@@ -110,10 +109,7 @@ def judge_fold(engine: sa.Engine, settings: Settings, run_id: int, fold: int) ->
 
     run, cells = load(engine, run_id)
     progress = RunProgress(engine, run_id)
-    features = np.concatenate(
-        [features_of(run.recipe.alone(name), cells, settings, progress) for name in run.recipe.backbones],
-        axis=1,
-    )
+    features = np.concatenate(_frozen_features(run.recipe, cells, settings, progress), axis=1)
     progress.check()
     folds = _folds_of(cells)
     assert folds is not None
@@ -298,18 +294,33 @@ def _frozen_features(
     recipe: Recipe, cells: list[SnapshotLine], settings: Settings, progress: RunProgress
 ) -> list[np.ndarray]:
     """What each of the recipe's backbones sees as it came, from the cache where it is there."""
-    alone = map(recipe.alone, recipe.backbones)
+    alone = [_as_it_came(recipe.alone(name)) for name in recipe.backbones]
     return [features_of(one, cells, settings, progress, report=progress.on_images) for one in alone]
 
 
 def _network_features(
-    engine: sa.Engine, settings: Settings, run: RunRow, cells: list[SnapshotLine], progress: RunProgress
+    settings: Settings, run: RunRow, cells: list[SnapshotLine], progress: RunProgress
 ) -> list[np.ndarray]:
     """What the run's trained network, or each member's, gives to its head."""
+    if run.recipe.backbone_run is not None:
+        return [features_of(run.recipe, cells, settings, progress, report=progress.on_images)]
+    if run.recipe.partner is None:
+        of_head = run.recipe.of_its_head(run.id)
+        return [features_of(of_head, cells, settings, progress, report=progress.on_images)]
     return [
         _at_the_head(load_model_of(settings, run_id), cells, settings, progress)
         for run_id in run.members or [run.id]
     ]
+
+
+def _is_as_it_came(recipe: Recipe) -> bool:
+    """Whether the backbone was trained by nobody here."""
+    return recipe.mode == "features" and recipe.backbone_run is None
+
+
+def _as_it_came(recipe: Recipe) -> Recipe:
+    """The recipe on the backbone as it came, whoever trained it since: no label entered its features."""
+    return recipe.model_copy(update={"backbone_run": None})
 
 
 def _at_the_head(

@@ -46,7 +46,9 @@ def in_words(recipe: Recipe) -> list[str]:
 def _network(recipe: Recipe) -> str:
     names = " and ".join(MODEL_TITLES[name] for name in recipe.backbones)
     many = recipe.partner is not None
-    if recipe.weights == "none":
+    if recipe.backbone_run is not None:
+        start = f"with the weights that run {recipe.backbone_run} trained, frozen"
+    elif recipe.weights == "none":
         start = "from scratch, trained end to end"
     elif recipe.mode == "features":
         start = "with ImageNet weights, frozen"
@@ -70,11 +72,13 @@ def _fit(recipe: Recipe) -> str:
     warmup = f" after {recipe.warmup_epochs} epochs of warm-up" if recipe.warmup_epochs else ""
     smoothing = f", labels smoothed by {recipe.label_smoothing:g}" if recipe.label_smoothing else ""
     patience = f", ended after {recipe.patience} epochs without a better one" if recipe.patience else ""
+    averaged = f", weights averaged (momentum {recipe.weight_averaging:g})" if recipe.weight_averaging else ""
     precision = ", in mixed precision where the machine gains by it" if recipe.precision == "mixed" else ""
+    rate = f"{recipe.learning_rate:g}{_SCHEDULES[recipe.schedule]}{warmup}{averaged}"
     return (
-        f"Fit: up to {recipe.epochs} epochs in batches of {recipe.batch_size} by "
-        f"{_OPTIMIZERS[recipe.optimizer]} at {recipe.learning_rate:g}{_SCHEDULES[recipe.schedule]}{warmup}, on "
-        f"categorical cross-entropy{smoothing}{patience}{precision}; the epoch with the {_BEST[recipe.best_by]} kept."
+        f"Fit: up to {recipe.epochs} epochs in batches of {recipe.batch_size} by {_OPTIMIZERS[recipe.optimizer]} at "
+        f"{rate}, on categorical cross-entropy{smoothing}{patience}{precision}; the epoch with the "
+        f"{_BEST[recipe.best_by]} kept."
     )
 
 
@@ -87,6 +91,7 @@ def _augmentation(recipe: Recipe) -> list[str]:
         f"shifted by up to {recipe.translation:.0%}": recipe.translation,
         f"stain varied by {recipe.stain:g}": recipe.stain,
         f"brightness varied by {recipe.brightness:.0%}": recipe.brightness,
+        f"brightness of each colour varied by {recipe.tint:.0%}": recipe.tint,
         f"MixUp {recipe.mixup:g}": recipe.mixup,
         f"CutMix {recipe.cutmix:g}": recipe.cutmix,
     }

@@ -30,7 +30,7 @@ from allreview.review.readers.consensus import (
 from allreview.review.reading import worklists
 from allreview.ui import context
 from allreview.ui.assigning import SCOPE_KEY
-from allreview.ui.results_view import CHART
+from allreview.ui.figures import CHART
 from allreview.wording import listed, percent, plural
 from db.tables import Annotation, Dataset
 

@@ -8,10 +8,17 @@ from allreview.cells.thumbnails import thumbnail
 from allreview.evaluation.comparison import ChangedCell, Comparison, Judged, compare_runs, labels_changed
 from allreview.evaluation.figures import confusion_figure, differences_figure, marked
 from allreview.evaluation.metrics import Scores
-from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS
+from allreview.evaluation.naming import (
+    FIGURE_TITLES,
+    NEW_PATIENT,
+    SHARED_PATIENTS,
+    new_patient_briefly,
+)
+from allreview.evaluation.new_patients import NewPatient
 from allreview.training.runs import RunRow
 from allreview.ui import context, run_view
-from allreview.ui.results_view import CHART, shares_patients
+from allreview.ui.figures import CHART
+from allreview.ui.results_view import shares_patients
 from allreview.ui.words import class_badge, inert
 from allreview.wording import percent, plural
 
@@ -60,7 +67,7 @@ def comparison(earlier: RunRow, later: RunRow) -> None:
     st.caption(_basis(found, on))
     table, chart_a, chart_b = st.columns([4, 3, 3], gap="medium")
     with table:
-        _figures(judged, earlier, later)
+        _figures(judged, earlier, later, shared_patients=found.shared_patients)
     titles = {name: class_title(name) for name in found.classes}
     for column, scores, run in ((chart_a, judged.a, earlier), (chart_b, judged.b, later)):
         column.plotly_chart(
@@ -97,7 +104,7 @@ def _basis(found: Comparison, on: str) -> str:
     return words
 
 
-def _figures(judged: Judged, earlier: RunRow, later: RunRow) -> None:
+def _figures(judged: Judged, earlier: RunRow, later: RunRow, *, shared_patients: bool) -> None:
     rows = []
     for key in COMPARED:
         title = FIGURE_TITLES[key]
@@ -108,6 +115,9 @@ def _figures(judged: Judged, earlier: RunRow, later: RunRow) -> None:
         rows.append(
             (f"Recall, {class_title(name)}", _share(before), _share(after), _difference(before, after))
         )
+    both = (judged.new_patient_a, judged.new_patient_b)
+    shown = [new_patient_briefly(expected, shares_patients=shared_patients) for expected in both]
+    rows.insert(1, (NEW_PATIENT, *shown, _difference(*map(_share_right, both))))
     table = pd.DataFrame(rows, columns=["Figure", f"Run {earlier.id}", f"Run {later.id}", "Change"])
     st.dataframe(table, hide_index=True, width="stretch", height="content")
     test = judged.mcnemar
@@ -155,6 +165,10 @@ def _card(cell: ChangedCell, classes: list[str]) -> str:
             f":gray[:small[Cell {cell.cell_id}{subject}]]",
         ]
     )
+
+
+def _share_right(found: NewPatient | None) -> float | None:
+    return None if found is None else found["accuracy"]
 
 
 def _recall(scores: Scores, name: str) -> float | None:

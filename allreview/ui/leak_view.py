@@ -4,11 +4,11 @@ import pandas as pd
 import streamlit as st
 
 from allreview.evaluation.figures import in_points, leak_figure
-from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS, model_title
+from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS, model_title, new_patient_in_words
 from allreview.evaluation.reports import Report, System, series_report
 from allreview.training.runs import RunRow
 from allreview.ui import context
-from allreview.ui.results_view import CHART, with_interval
+from allreview.ui.figures import CHART, with_interval
 from allreview.ui.words import when
 
 _SHOWN = ("accuracy", "balanced_accuracy", "weighted_f1", "auroc")
@@ -44,6 +44,9 @@ def _system(system: System, key: str) -> None:
         f"What patients shared between training and test add to the accuracy: **{in_points(system.leak['accuracy'])}**."
         " For a new patient, expect the figures of the split that keeps patients apart."
     )
+    for report in system.by_split.values():
+        if not report.shares_patients:
+            st.markdown(new_patient_in_words(report.new_patient, shares_patients=False))
     st.plotly_chart(leak_figure(system), key=f"leak-{key}", config=CHART, width="stretch")
     rows = []
     for name in _SHOWN:

@@ -149,6 +149,8 @@ FIT = (
         "Optimiser",
         choice({"adamax": "Adamax", "adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}),
     ),
+    RecipeField("weight_decay", "Weight decay (AdamW)", decimal(0.0, 1.0)),
+    RecipeField("weight_averaging", "Averaging of weights (momentum)", decimal(0.0, 0.9999)),
     RecipeField("batch_size", "Batch size", whole(1, 1024)),
     RecipeField("label_smoothing", "Label smoothing", slide(0.0, 0.5, 0.01)),
     RecipeField(
@@ -198,6 +200,7 @@ AUGMENTATION = (
     RecipeField("translation", "Shift (± share)", slide(0.0, 0.25, 0.01)),
     RecipeField("stain", "Stain", slide(0.0, 0.9, 0.05)),
     RecipeField("brightness", "Brightness", slide(0.0, 0.9, 0.05)),
+    RecipeField("tint", "Brightness of each colour", slide(0.0, 0.9, 0.05)),
     RecipeField("mixup", "MixUp", slide(0.0, 4.0, 0.1)),
 )
 CUTMIX = RecipeField("cutmix", "CutMix", slide(0.0, 4.0, 0.1))

@@ -20,24 +20,10 @@ from allreview.evaluation.figures import (
 from allreview.evaluation.naming import FIGURE_TITLES, SHARED_PATIENTS, new_patient_in_words
 from allreview.evaluation.reports import Report
 from allreview.training.runs import RunRow
-from allreview.ui import context
+from allreview.ui import company_view, context
+from allreview.ui.figures import chart, interval, share, span, with_interval
 from allreview.wording import plural
 
-CHART: dict[str, Any] = {
-    "displaylogo": False,
-    "modeBarButtonsToRemove": [
-        "zoom",
-        "pan",
-        "select",
-        "lasso",
-        "zoomIn",
-        "zoomOut",
-        "autoScale",
-        "resetScale",
-    ],
-    "toImageButtonOptions": {"format": "svg"},
-}
-"""A chart's only button saves it as SVG."""
 _HEADLINE = ("accuracy", "balanced_accuracy", "weighted_f1")
 
 
@@ -92,6 +78,7 @@ def sections(run: RunRow) -> None:
         "Confusion": _confusion,
         "Curves": _curves,
         "Subjects": _subjects,
+        "In company": company_view.in_company,
         "All figures": _all_figures,
         "Files": _files,
     }
@@ -111,7 +98,7 @@ def _confusion(run: RunRow) -> None:
     test = run.metrics.get("test", {})
     if test.get("confusion"):
         titles = {name: class_title(name) for name in run.classes}
-        _chart(
+        chart(
             confusion_figure(test["confusion"], marked("Test cells", shares_patients(run)), titles),
             f"confusion-{run.id}",
         )
@@ -121,10 +108,10 @@ def _curves(run: RunRow) -> None:
     report = _report(run)
     first, second = st.columns(2)
     with first:
-        _chart(roc_figure([report]), f"roc-{run.id}")
+        chart(roc_figure([report]), f"roc-{run.id}")
     with second:
-        _chart(precision_recall_figure([report]), f"pr-{run.id}")
-    _chart(reliability_figure(report), f"reliability-{run.id}")
+        chart(precision_recall_figure([report]), f"pr-{run.id}")
+    chart(reliability_figure(report), f"reliability-{run.id}")
     before = report.uncalibrated
     if before is not None and run.temperature is not None:
         st.caption(
@@ -138,7 +125,7 @@ def _subjects(run: RunRow) -> None:
     if not report.per_subject:
         st.write("The test cells of this run have no subjects.")
         return
-    _chart(subjects_figure(report), f"subjects-{run.id}")
+    chart(subjects_figure(report), f"subjects-{run.id}")
     blast = class_title(report.positive)
     table = pd.DataFrame(
         [
@@ -148,7 +135,7 @@ def _subjects(run: RunRow) -> None:
                 "Cells": row.cells,
                 "Accuracy": share(row.accuracy),
                 f"Called {blast}": share(row.share_positive),
-                "95 %": _span(row.share_positive_interval),
+                "95 %": span(row.share_positive_interval),
             }
             for row in report.per_subject
         ]
@@ -234,32 +221,5 @@ def _report(run: RunRow) -> Report:
     return reports.run_report(context.engine(), run.id)
 
 
-def _chart(figure: Any, key: str) -> None:
-    st.plotly_chart(figure, key=key, config=CHART, width="stretch")
-
-
 def _mark(run: RunRow) -> str:
     return f"{SHARED_PATIENTS.capitalize()}. " if shares_patients(run) else ""
-
-
-def share(value: Any) -> str:
-    """A share as people read it; a dash when it is not defined."""
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def interval(scores: dict[str, Any], key: str) -> str | None:
-    """The 95 % interval of a figure: '68.1 to 79.2 %'."""
-    found = (scores.get("intervals") or {}).get(key)
-    return None if found is None else f"{100 * found[0]:.1f} to {100 * found[1]:.1f} %"
-
-
-def with_interval(scores: dict[str, Any], key: str) -> str:
-    """A figure with its interval in brackets. The Brier score is no share and stands as it is."""
-    found = (scores.get("intervals") or {}).get(key)
-    if key == "brier" and scores.get(key) is not None:
-        return f"{scores[key]:.3f}" + (f" ({found[0]:.3f}–{found[1]:.3f})" if found else "")
-    return share(scores.get(key)) + (f" ({_span(found)})" if found else "")
-
-
-def _span(ends: list[float]) -> str:
-    return f"{100 * ends[0]:.1f}–{100 * ends[1]:.1f}"

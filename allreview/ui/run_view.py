@@ -11,6 +11,7 @@ from allreview.training import jobs, runs
 from allreview.training.runs import RunRow
 from allreview.ui import context, results_view
 from allreview.ui.errors import guarded
+from allreview.ui.figures import chart
 from allreview.ui.recipe_form import MODES
 from allreview.ui.words import STATE_TITLES, run_title
 
@@ -74,7 +75,7 @@ def _draw(run_id: int, polling: bool) -> None:
     _header(run)
     _progress(run)
     figure = history_figure(run.history, run.recipe.epochs, ended=not run.unfinished, kept=run.best_epoch)
-    st.plotly_chart(figure, key=f"history-{run_id}", config=results_view.CHART, width="stretch")
+    chart(figure, f"history-{run_id}")
     if run.state == "finished":
         results_view.results(run)
         _ways_on(run)
@@ -143,15 +144,22 @@ def _ways_on(run: RunRow) -> None:
 
 
 def retrain_button(run: RunRow) -> None:
-    """Run the same recipe on the labels as they are now."""
+    """Run the same recipe on the labels as they are now; or only its head, where the backbone was trained too."""
+    has_a_head = run.recipe.mode == "finetune" and run.recipe.partner is None
+    head_only = has_a_head and st.button(
+        "Retrain its head on current labels",
+        key=f"retrain-head-{run.id}",
+        width="stretch",
+        help="The same split and the network as this run trained it; only a new head, which takes seconds.",
+    )
     pressed = st.button(
-        "Retrain on current labels",
+        "Retrain everything" if has_a_head else "Retrain on current labels",
         key=f"retrain-{run.id}",
         width="stretch",
         help="The same recipe and the same split, on the labels as they are now.",
     )
-    if pressed:
-        new = jobs.retrain(context.engine(), context.settings(), run.id)
+    if pressed or head_only:
+        new = jobs.retrain(context.engine(), context.settings(), run.id, head_only=head_only)
         context.choose_run(new)
         st.switch_page(
             "pages/train.py", query_params={**st.query_params.to_dict(), context.RUN_KEY: str(new)}

@@ -6,12 +6,12 @@ import pandas as pd
 import streamlit as st
 
 from allreview.evaluation.figures import histories_figure, precision_recall_figure, roc_figure
-from allreview.evaluation.naming import SHARED_PATIENTS
+from allreview.evaluation.naming import NEW_PATIENT, SHARED_PATIENTS, new_patient_briefly
 from allreview.evaluation.reports import run_reports
 from allreview.evaluation.tables import PAPER_TABLE, Table, TableRow, as_csv, as_latex, table_one, table_rows
 from allreview.training.runs import RunRow
 from allreview.ui import context, run_view
-from allreview.ui.results_view import CHART
+from allreview.ui.figures import CHART
 from allreview.ui.words import inert
 
 _AT_FIRST = 4
@@ -84,6 +84,9 @@ def _frame(found: Table, rows: Sequence[TableRow]) -> pd.DataFrame:
         f"{row.model} ({'paper' if row.run is None else f'run {row.run}'})" for row in rows
     ]
     frame["Test cells"] = [_test_cells(row) for row in rows]
+    frame[NEW_PATIENT] = [
+        new_patient_briefly(row.new_patient, shares_patients=row.shares_patients) for row in rows
+    ]
     return frame
 
 

@@ -147,7 +147,7 @@ def test_differences_are_coloured_only_where_they_are_sure() -> None:
 
 def test_the_leak_is_written_in_points_beside_both_protocols() -> None:
     leak = leak_between(SHARED, TWO)
-    figure = leak_figure(System("ResNet50", TWO.recipe, {"leak_group": TWO, "image": SHARED}, leak))
+    figure = leak_figure(System("ResNet50", TWO.recipe, {"leak_group": TWO, "image": SHARED}, {}, leak))
     drawn = {(trace.name.split(":")[0], trace.x[0]) for trace in figure.data}
     for report, words in ((TWO, "Patients kept apart"), (SHARED, SHARED_PATIENTS.capitalize())):
         for name in ("accuracy", "weighted_f1"):
@@ -157,7 +157,7 @@ def test_the_leak_is_written_in_points_beside_both_protocols() -> None:
     assert f"the leak: {points:+.1f} points" in words[0]
     assert "95 %:" in words[0]
     with pytest.raises(ValueError, match="each way to split"):
-        leak_figure(System("ResNet50", TWO.recipe, {"leak_group": TWO}, None))
+        leak_figure(System("ResNet50", TWO.recipe, {"leak_group": TWO}, {}, None))
 
 
 def _epochs(number: int) -> list[dict[str, float]]:

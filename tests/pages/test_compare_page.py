@@ -47,6 +47,25 @@ def test_verdicts_that_changed_are_shown_with_their_outcome(sqlite_engine: sa.En
     assert app.dataframe[0].value.iloc[0].tolist() == ["Accuracy", "50.0", "100.0", "+50.0"]
 
 
+def test_what_to_expect_of_a_new_patient_stands_beside_accuracy(sqlite_engine: sa.Engine) -> None:
+    store = small_store(sqlite_engine, {str(n): ("all", 2) for n in range(1, 7)} | {"H1": ("hem", 2)})
+    labels = {cell: "hem" if name == "H1" else "all" for name, found in store.cells.items() for cell in found}
+    parts = dict.fromkeys(labels, "test") | dict.fromkeys(store.cells["6"], "validation")
+    wrong = {cell: ("hem" if cell in store.cells["1"] else label, 0.8) for cell, label in labels.items()}
+    finished_run(sqlite_engine, store, wrong, parts=parts)
+    finished_run(sqlite_engine, store, {cell: (label, 0.8) for cell, label in labels.items()}, parts=parts)
+    app = compare_page()
+    row = app.dataframe[0].value.iloc[1].tolist()
+    assert (row[0], row[3]) == ("A new patient's cells right", "+16.7")
+    assert row[1].startswith("83 %")
+    assert row[2].startswith("100 %")
+    view(app, "Table I")
+    assert app.dataframe[0].value["A new patient's cells right"].tolist()[-2:] == [
+        row[2],
+        row[1],
+    ]
+
+
 def run_both_ways(engine: sa.Engine) -> None:
     """One recipe split both ways: right on three of four test cells apart, on all of them shared."""
     store = small_store(engine)

@@ -230,6 +230,7 @@ def test_a_finished_run_shows_its_figures_and_ways_on(trained) -> None:
     assert "subjects the model never saw" in text_of(app)
     assert "Of a new patient's cells, expect" in text_of(app)
     assert any(caption.value.startswith("95 %: ") for caption in app.caption)
+    assert not any(button.label == "Retrain its head on current labels" for button in app.button)
     app.segmented_control(key=f"section-{trained.run}").set_value("Files").run()
     assert not app.exception
     assert "not a diagnostic device" in text_of(app)
@@ -240,3 +241,40 @@ def test_a_finished_run_shows_its_figures_and_ways_on(trained) -> None:
         run = list_runs(session)[-1]
     assert newest.metric[0].value != "–"
     assert run.metrics["test"]["n"] > 0
+
+
+def test_a_run_that_trained_everything_offers_its_head(
+    sqlite_engine: sa.Engine, no_worker: None, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLREVIEW_WEIGHTS", str(weights))
+    store = small_store(sqlite_engine)
+    said = {cell: ("all", 0.8) for found in store.cells.values() for cell in found}
+    recipe = make_recipe({"mode": "finetune", "rotation": 90})
+    parts = dict.fromkeys(store.cells["1"], "test")
+    whole = finished_run(sqlite_engine, store, said, parts=parts, recipe=recipe)
+    app = train_page(run=str(whole))
+    labels = [button.label for button in app.button]
+    assert "Retrain everything" in labels
+    app.button(key=f"retrain-head-{whole}").click().run()
+    assert not app.exception
+    with db.reading(sqlite_engine) as session:
+        newest = list_runs(session)[0]
+    assert (newest.parent_id, newest.recipe.backbone_run, newest.recipe.mode) == (whole, whole, "features")
+
+
+def test_cells_read_in_company_stand_apart(sqlite_engine: sa.Engine) -> None:
+    subjects = {f"{n}": ("all", 6) for n in range(1, 8)} | {f"H{n}": ("hem", 6) for n in range(1, 6)}
+    store = small_store(sqlite_engine, subjects)
+    said, parts = {}, {}
+    for place, (name, cells) in enumerate(store.cells.items()):
+        label, other = ("hem", "all") if name.startswith("H") else ("all", "hem")
+        said |= {cell: (other if number == 0 else label, 0.7) for number, cell in enumerate(cells)}
+        parts |= dict.fromkeys(cells, "test" if place % 2 else "validation")
+    run = finished_run(sqlite_engine, store, said, parts=parts)
+    app = train_page(run=str(run))
+    headline = [metric.value for metric in app.metric]
+    app.segmented_control(key=f"section-{run}").set_value("In company").run()
+    assert not app.exception
+    assert "no figure of single cells" in text_of(app)
+    assert app.dataframe[-1].value["Test"].tolist()[0].startswith("100.0 %")
+    assert [metric.value for metric in app.metric] == headline

@@ -9,6 +9,7 @@ from allreview.training.augmentation import SETTINGS, augmented, cutmix, mixup
 
 EVERYTHING = {
     "flip": True, "flip_vertical": True, "rotation": 180, "translation": 0.1, "stain": 0.3, "brightness": 0.3,
+    "tint": 0.2,
 }  # fmt: skip
 NOTHING = {"flip": False}
 
@@ -110,7 +111,7 @@ def test_corners_that_come_from_outside_are_black():
 @pytest.mark.parametrize("number", [-1.0, -0.3, 0.8, 1.0])
 def test_colour_leaves_black_black_and_makes_nothing_black(number):
     """All levels, at the strongest settings."""
-    recipe = make_recipe({**NOTHING, "stain": 0.9, "brightness": 0.9})
+    recipe = make_recipe({**NOTHING, "stain": 0.9, "brightness": 0.9, "tint": 0.9})
     pixels = np.zeros((256, 4, 3), dtype=np.uint8)
     pixels[:, 0] = np.arange(256)[:, None]
     for channel in range(3):
@@ -139,6 +140,19 @@ def test_brightness_scales_every_colour_alike():
     pixels = generator(5).integers(1, 150, size=(32, 32, 3)).astype(np.uint8)
     found = augmented(pixels, make_recipe({**NOTHING, "brightness": 0.5}), Fixed(1.0))
     np.testing.assert_allclose(found, 1.5 * pixels, atol=0.51)
+
+
+def test_tint_scales_the_brightness_of_each_colour_on_its_own():
+    pixels = generator(5).integers(1, 150, size=(32, 32, 3)).astype(np.uint8)
+    recipe = make_recipe({**NOTHING, "tint": 0.4})
+    np.testing.assert_allclose(augmented(pixels, recipe, Fixed(1.0)), 1.4 * pixels, atol=0.51)
+    drawn = augmented(pixels, recipe, generator(4)) / pixels
+    ratios = [float(np.median(drawn[..., colour][pixels[..., colour] > 40])) for colour in range(3)]
+    assert len({round(ratio, 2) for ratio in ratios}) == 3
+    assert all(0.59 < ratio < 1.41 for ratio in ratios)
+    coloured = {**NOTHING, "stain": 0.3, "rotation": 90}
+    before = augmented(pixels, make_recipe(coloured), generator(2))
+    assert (augmented(pixels, make_recipe({**coloured, "tint": 0.2}), generator(2)) != before).any()
 
 
 def constant_images(n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import pytest
 
 from allreview.cells.decoding import read_rgb
 from allreview.errors import UserError
-from allreview.models.building import build_head, head_of
+from allreview.models.building import build_head, compile_model, head_of
 from allreview.models.pretrained import WEIGHT_FILES
 from allreview.models.saving import TrainedModel
 from allreview.recipe import make_recipe
@@ -160,6 +160,42 @@ def test_epochs_that_follow_close_on_a_backup_are_run_again_the_same(whole, tmp_
     head = fitted_head(RECIPE, vectors(), tmp_path, resumed)
     assert figures(resumed.rows) == figures(whole[0].rows[1:])
     assert_same_weights(whole[1], head)
+
+
+def test_averaged_weights_are_what_is_validated_and_kept_and_a_fit_goes_on_with_both(tmp_path):
+    recipe = RECIPE.model_copy(update={"weight_averaging": 0.9})
+    whole, stopped, resumed = Hooks(), Hooks(stop_after=1 + 3 * (STEPS + 1) + 2), Hooks()
+    data = vectors()
+    head = fitted_head(recipe, data, tmp_path / "whole", whole)
+    best = min(whole.rows, key=lambda row: row.val_cross_entropy)
+    said = head_probabilities(head, data[2])
+    measured = -np.log(said[np.arange(len(said)), data[3]]).mean()
+    assert measured == pytest.approx(best.val_cross_entropy, abs=1e-5)
+    plain = fitted_head(RECIPE, data, tmp_path / "plain", Hooks())
+    assert np.abs(head_probabilities(plain, data[2]) - said).max() > 0.01
+    with pytest.raises(StopRequested):
+        fit_head(recipe, *data, 2, tmp_path / "stopped", stopped)
+    again = fitted_head(recipe, data, tmp_path / "stopped", resumed)
+    assert figures(stopped.rows + resumed.rows) == figures(whole.rows)
+    assert_same_weights(head, again)
+
+
+def test_adamw_takes_off_its_share_of_weights_alone(tmp_path):
+    far = RECIPE.model_copy(update={"optimizer": "adamw", "weight_decay": 1.0, "learning_rate": 0.01})
+    near = far.model_copy(update={"weight_decay": 0.0})
+    sizes = [
+        float(
+            np.linalg.norm(
+                fitted_head(recipe, vectors(), tmp_path / name, Hooks()).get_layer("hidden").kernel
+            )
+        )
+        for name, recipe in (("far", far), ("near", near))
+    ]
+    assert sizes[0] < 0.95 * sizes[1]
+    optimizer = compile_model(build_head(far, 20, 2), far).optimizer
+    optimizer.build([keras.Variable([1.0], name=name) for name in ("kernel", "bias", "gamma", "beta")])
+    decayed = [v.name for v in optimizer._trainable_variables if optimizer._use_weight_decay(v)]
+    assert decayed == ["kernel"]
 
 
 @pytest.mark.parametrize("name", ["adamax", "adam", "adamw", "sgd"])
