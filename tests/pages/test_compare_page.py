@@ -59,7 +59,7 @@ def test_what_to_expect_of_a_new_patient_stands_beside_accuracy(sqlite_engine: s
     assert (row[0], row[3]) == ("A new patient's cells right", "+16.7")
     assert row[1].startswith("83 %")
     assert row[2].startswith("100 %")
-    view(app, "Table I")
+    view(app, "table")
     assert app.dataframe[0].value["A new patient's cells right"].tolist()[-2:] == [
         row[2],
         row[1],

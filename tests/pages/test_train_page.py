@@ -250,7 +250,7 @@ def test_a_run_that_trained_everything_offers_its_head(
     store = small_store(sqlite_engine)
     said = {cell: ("all", 0.8) for found in store.cells.values() for cell in found}
     recipe = make_recipe({"mode": "finetune", "rotation": 90})
-    parts = dict.fromkeys(store.cells["1"], "test")
+    parts = dict.fromkeys(store.cells["1"], "test") | dict.fromkeys(store.cells["2"], "validation")
     whole = finished_run(sqlite_engine, store, said, parts=parts, recipe=recipe)
     app = train_page(run=str(whole))
     labels = [button.label for button in app.button]
