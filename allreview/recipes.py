@@ -22,6 +22,23 @@ NAMED = {
     recipe.name: recipe
     for recipe in (
         NamedRecipe(
+            "quick",
+            "Quick",
+            "Chosen by a study on patients never seen: cells enlarged, their colours normalised, textures at several "
+            "depths of a frozen backbone, in all eight ways a cell can lie. Minutes for the first run, seconds for a "
+            "retrain.",
+            {
+                "crop": 300,
+                "image_size": 400,
+                "colours": "normalized",
+                "pooling": "depths",
+                "quarter_turns": True,
+                "test_time_augmentation": "symmetries",
+                "imbalance": "none",
+                "mixup": 0.4,
+            },
+        ),
+        NamedRecipe(
             "standard",
             "Standard",
             "The paper's head on a frozen backbone, rare classes weighed up, and the epoch with the lowest "
@@ -45,6 +62,8 @@ NAMED = {
     )
 }
 """In the order they are offered."""
+DEFAULT = "quick"
+"""What is trained where nobody chose."""
 
 
 def named_settings(name: str) -> dict[str, Any]:

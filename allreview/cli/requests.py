@@ -8,6 +8,7 @@ from allreview.cli import output
 from allreview.cli.recipes import completed, find_dataset, recipe_settings, spelled
 from allreview.errors import UserError
 from allreview.recipe import Recipe, make_recipe
+from allreview.recipes import DEFAULT
 from allreview.training import jobs, series, snapshots
 from allreview.training.runs import get_run
 
@@ -81,7 +82,7 @@ def say_if_from_scratch(recipe: Recipe) -> None:
 
 def _start(session: "Session", request: Request) -> tuple[int, dict[str, Any]]:
     """The dataset's id, and the settings that options change: the recipe's, or the parent's."""
-    start = recipe_settings(request.recipe) if request.recipe is not None else {}
+    start = recipe_settings(request.recipe if request.recipe is not None else DEFAULT)
     if request.parent is None:
         return find_dataset(session, request.dataset).id, start
     before = get_run(session, request.parent, with_epochs=False)

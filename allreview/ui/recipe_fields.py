@@ -43,6 +43,8 @@ def fill(settings: Mapping[str, Any]) -> None:
     """Set the widgets of all settings: to `settings`, and the others to their defaults."""
     for name, field in Recipe.model_fields.items():
         st.session_state[KEY + name] = settings.get(name, field.default)
+        for of_optional in ("-on", "-value"):
+            st.session_state.pop(f"{KEY}{name}{of_optional}", None)
 
 
 def choice(options: Mapping[str, str]) -> Widget:

@@ -9,7 +9,7 @@ import streamlit as st
 from allreview.errors import UserError
 from allreview.evaluation.naming import MODEL_TITLES, SHARED_PATIENTS
 from allreview.recipe import Recipe, make_recipe
-from allreview.recipes import NAMED, as_yaml, named_settings, settings_in
+from allreview.recipes import DEFAULT, NAMED, as_yaml, named_settings, settings_in
 from allreview.training.series import Protocol
 from allreview.ui import recipe_fields
 from allreview.ui.recipe_fields import KEY, RecipeField
@@ -68,6 +68,8 @@ def preview_wanted() -> bool:
 
 
 def _start_from() -> None:
+    if "named_recipe" not in st.session_state:
+        recipe_fields.fill(named_settings(DEFAULT))
     named, file = st.columns([5, 1], vertical_alignment="bottom")
     chosen = named.selectbox(
         "Recipe",

@@ -83,7 +83,7 @@ def test_a_name_goes_before_a_file_of_the_same_name(tmp_path: Path, monkeypatch:
         Path(name).write_text("epochs: 3")
     assert recipe_settings("Paper")["imbalance"] == "augment"
     assert [recipe_settings(name) for name in ("./paper", "paper.yaml", "mine")] == [{"epochs": 3}] * 3
-    with pytest.raises(UserError, match="named recipes are standard, paper"):
+    with pytest.raises(UserError, match="named recipes are quick, standard, paper"):
         recipe_settings("nothing")
     with pytest.raises(UserError, match="no recipe file"):
         recipe_settings("paper.json")
