@@ -57,7 +57,8 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
 
     from allreview.recipe import make_recipe
     from allreview.settings import Settings, current_settings
-    from allreview.training.features import cached_features, frozen_backbone, read_cell
+    from allreview.training.features import cached_features, read_cell
+    from allreview.training.frozen import frozen_backbone
     from allreview.training.views import CellImage
 
     paths = _paths(folder, asked)

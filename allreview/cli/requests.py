@@ -9,7 +9,8 @@ from allreview.cli.recipes import completed, find_dataset, recipe_settings, spel
 from allreview.errors import UserError
 from allreview.recipe import Recipe, make_recipe
 from allreview.recipes import DEFAULT
-from allreview.training import jobs, series, snapshots
+from allreview.training import series, snapshots
+from allreview.training.retraining import head_of_run
 from allreview.training.runs import get_run
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _start(session: "Session", request: Request) -> tuple[int, dict[str, Any]]:
         raise UserError(
             f"Run {request.parent} was trained on {before.dataset!r}: a retrain stays on the same dataset."
         )
-    whole = jobs.head_of_run(before.recipe, before.id) if request.head_only else before.recipe
+    whole = head_of_run(before.recipe, before.id) if request.head_only else before.recipe
     own = whole.model_dump()
     if request.recipe is not None:
         return before.dataset_id, {name: own[name] for name in _OF_THE_SPLIT} | start

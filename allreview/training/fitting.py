@@ -20,7 +20,8 @@ from allreview.training.callbacks import EpochKeeper, Reporter
 from allreview.training.checkpoints import BEST_FILE, kept_epoch, restore_backup
 from allreview.training.compiling import compiled
 from allreview.training.epochs import FitHooks, is_over
-from allreview.training.features import decoded, frozen_backbone
+from allreview.training.features import decoded
+from allreview.training.frozen import frozen_backbone
 from allreview.training.heads import head_trainer
 from allreview.training.tensorboard import EventLog
 from allreview.training.views import CellImage

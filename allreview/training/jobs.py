@@ -24,6 +24,7 @@ from allreview.models.pretrained import availability
 from allreview.recipe import BackboneName, Recipe, make_recipe
 from allreview.settings import Settings
 from allreview.training import snapshots
+from allreview.training.retraining import head_of_run, recipe_of, require_lineage
 from allreview.training.runs import KEEP
 from allreview.training.slots import somebody_works
 from db.tables import Dataset, Run, Snapshot
@@ -83,7 +84,7 @@ def submit_all(
     """
     _require_weights(recipes, settings)
     for recipe in recipes:
-        _require_lineage(engine, recipe, parent_id)
+        require_lineage(engine, recipe, parent_id)
     client = _client(settings.url)
     with db.writing(engine) as session:
         dataset = session.get(Dataset, dataset_id)
@@ -107,45 +108,6 @@ def _require_weights(recipes: Sequence[Recipe], settings: Settings) -> None:
         found = availability(name, settings, probe=True)
         if found.kind not in ("file", "download"):
             raise UserError(found.sentence)
-
-
-def _require_lineage(engine: sa.Engine, recipe: Recipe, parent_id: int | None) -> None:
-    """Only a retrain keeps the split of the run whose backbone it takes, and tests on patients that neither knows."""
-    trained_by = recipe.backbone_run
-    if trained_by is None:
-        return
-    if parent_id is None:
-        raise UserError(
-            f"The recipe takes the backbone that run {trained_by} trained: retrain that run's head instead of starting "
-            "a run of its own, or leave backbone_run empty."
-        )
-    with db.reading(engine) as session:
-        recipes = {number: _recipe_of(session, number) for number in (parent_id, trained_by)}
-    for number, found in recipes.items():
-        if found is None:
-            raise UserError(f"There is no run {number}.")
-    if trained_by not in (parent_id, getattr(recipes[parent_id], "backbone_run", None)):
-        raise UserError(
-            f"Run {parent_id} is no retrain of run {trained_by}, whose backbone the recipe takes: set backbone_run to "
-            f"{parent_id}, or leave it empty."
-        )
-    before = recipes[trained_by]
-    assert before is not None
-    if (
-        before.mode != "finetune"
-        or before.preparation != recipe.preparation
-        or before.backbones != recipe.backbones
-    ):
-        raise UserError(
-            f"Run {trained_by} trained no such backbone end to end: retrain everything instead of the head alone."
-        )
-
-
-def _recipe_of(session: Session, run_id: int) -> Recipe | None:
-    body = session.scalar(
-        sa.select(RecipeRow.body).join(Run, RecipeRow.id == Run.recipe_id).where(Run.id == run_id)
-    )
-    return None if body is None else make_recipe(body)
 
 
 class _Submission:
@@ -235,27 +197,12 @@ def retrain(engine: sa.Engine, settings: Settings, parent_id: int, *, head_only:
     """
     with db.reading(engine) as session:
         dataset_id = session.scalar(sa.select(Run.dataset_id).where(Run.id == parent_id))
-        recipe = _recipe_of(session, parent_id)
+        recipe = recipe_of(session, parent_id)
     if dataset_id is None or recipe is None:
         raise UserError(f"There is no run {parent_id}.")
     if head_only:
         recipe = head_of_run(recipe, parent_id)
     return submit(engine, settings, dataset_id=dataset_id, recipe=recipe, parent_id=parent_id)
-
-
-def head_of_run(recipe: Recipe, run_id: int) -> Recipe:
-    """The recipe that retrains only the head of a run by `recipe`.
-
-    Raises:
-        UserError: the run trained only its head anyway, or is an ensemble.
-    """
-    if recipe.mode == "features":
-        raise UserError(f"Run {run_id} trained only its head: retrain it as it is, which takes seconds.")
-    if recipe.partner is not None:
-        raise UserError(
-            f"Run {run_id} is an ensemble, whose head is not retrained alone: retrain everything."
-        )
-    return recipe.of_its_head(run_id)
 
 
 def stop(engine: sa.Engine, run_id: int) -> str:

@@ -13,7 +13,8 @@ from allreview.models.pretrained import WEIGHT_FILES
 from allreview.recipe import make_recipe
 from allreview.settings import Settings
 from allreview.training.feature_store import FeatureFolder
-from allreview.training.features import cached_features, feature_key, frozen_backbone
+from allreview.training.features import cached_features, feature_key
+from allreview.training.frozen import frozen_backbone
 from allreview.training.views import CellImage
 
 ROOT = Path(__file__).parents[2]

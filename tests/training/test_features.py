@@ -20,7 +20,8 @@ from allreview.training import features
 from allreview.training.augmentation import augmented
 from allreview.training.engines import Computing
 from allreview.training.epochs import StopRequested
-from allreview.training.features import cache_features, cached_features, frozen_backbone
+from allreview.training.features import cache_features, cached_features
+from allreview.training.frozen import frozen_backbone
 from allreview.training.views import (
     FLIPPED,
     ORIGINAL,

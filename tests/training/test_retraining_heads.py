@@ -16,6 +16,7 @@ from allreview.review.log.annotations import decide, reviewer_named
 from allreview.settings import Settings, current_settings
 from allreview.store import open_store
 from allreview.training import cache, feature_store, inference, jobs, snapshots
+from allreview.training.retraining import head_of_run
 from allreview.training.runs import get_run
 from db.tables import Prediction, Run
 from tests import workers
@@ -112,5 +113,5 @@ def test_a_head_is_not_trained_on_a_run_it_does_not_come_from(trained: Trained) 
     with pytest.raises(UserError, match=f"no retrain of run {trained.retrain}"):
         jobs.submit(engine, settings, dataset_id=trained.dataset, recipe=elsewhere, parent_id=trained.run)
     with pytest.raises(UserError, match="is an ensemble"):
-        jobs.head_of_run(Recipe(mode="finetune", partner="vgg16"), 5)
+        head_of_run(Recipe(mode="finetune", partner="vgg16"), 5)
     engine.dispose()
