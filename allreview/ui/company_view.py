@@ -5,7 +5,7 @@ import streamlit as st
 from allreview.cells.naming import class_title
 from allreview.evaluation.figures import confusion_figure
 from allreview.evaluation.naming import FIGURE_TITLES, IN_COMPANY, in_company_in_words, new_patient_in_words
-from allreview.evaluation.reports import Report, company_report
+from allreview.evaluation.reports import company_report
 from allreview.training.runs import RunRow
 from allreview.ui import context
 from allreview.ui.figures import chart, with_interval
@@ -20,22 +20,15 @@ def in_company(run: RunRow) -> None:
         st.write(in_company_in_words(None))
         return
     st.write(IN_COMPANY)
-    left, right = st.columns(2, gap="medium")
-    with left:
-        _figures(found)
-    with right:
-        titles = {name: class_title(name) for name in found.classes}
-        chart(
-            confusion_figure(found.figures["confusion"], "Test cells, in company", titles),
-            f"company-{run.id}",
-        )
-
-
-def _figures(found: Report) -> None:
     scores = dict(found.scores)
     st.dataframe(
-        [{"In company": FIGURE_TITLES[name], "Test": with_interval(scores, name)} for name in _SHOWN],
+        [{"In company": FIGURE_TITLES[name], "Test (95 %)": with_interval(scores, name)} for name in _SHOWN],
         hide_index=True,
         width="stretch",
     )
     st.markdown(new_patient_in_words(found.new_patient, shares_patients=False))
+    titles = {name: class_title(name) for name in found.classes}
+    chart(
+        confusion_figure(found.figures["confusion"], "Test cells, in company", titles),
+        f"company-{run.id}",
+    )

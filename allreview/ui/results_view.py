@@ -78,7 +78,6 @@ def sections(run: RunRow) -> None:
         "Confusion": _confusion,
         "Curves": _curves,
         "Subjects": _subjects,
-        "In company": company_view.in_company,
         "All figures": _all_figures,
         "Files": _files,
     }
@@ -141,6 +140,8 @@ def _subjects(run: RunRow) -> None:
         ]
     )
     st.dataframe(table, hide_index=True, width="stretch")
+    st.subheader("Cells read in their company", anchor=False)
+    company_view.in_company(run)
 
 
 def _all_figures(run: RunRow) -> None:

@@ -273,8 +273,8 @@ def test_cells_read_in_company_stand_apart(sqlite_engine: sa.Engine) -> None:
     run = finished_run(sqlite_engine, store, said, parts=parts)
     app = train_page(run=str(run))
     headline = [metric.value for metric in app.metric]
-    app.segmented_control(key=f"section-{run}").set_value("In company").run()
+    app.segmented_control(key=f"section-{run}").set_value("Subjects").run()
     assert not app.exception
     assert "no figure of single cells" in text_of(app)
-    assert app.dataframe[-1].value["Test"].tolist()[0].startswith("100.0 %")
+    assert app.dataframe[-1].value["Test (95 %)"].tolist()[0].startswith("100.0 %")
     assert [metric.value for metric in app.metric] == headline
