@@ -116,10 +116,16 @@ def _figures(judged: Judged, earlier: RunRow, later: RunRow, *, shared_patients:
             (f"Recall, {class_title(name)}", _share(before), _share(after), _difference(before, after))
         )
     both = (judged.new_patient_a, judged.new_patient_b)
-    shown = [new_patient_briefly(expected, shares_patients=shared_patients) for expected in both]
-    rows.insert(1, (NEW_PATIENT, *shown, _difference(*map(_share_right, both))))
+    before, after = map(_share_right, both)
+    rows.insert(1, (NEW_PATIENT, _share(before), _share(after), _difference(before, after)))
     table = pd.DataFrame(rows, columns=["Figure", f"Run {earlier.id}", f"Run {later.id}", "Change"])
     st.dataframe(table, hide_index=True, width="stretch", height="content")
+    if all(both):
+        shown = [new_patient_briefly(expected, shares_patients=shared_patients) for expected in both]
+        st.caption(
+            f"Of a new patient's cells, expect to be right: {shown[0]} by run {earlier.id}, {shown[1]} by "
+            f"run {later.id}."
+        )
     test = judged.mcnemar
     st.caption(
         f"Only run {earlier.id} is right on {plural(test.only_a_right, 'cell')}, only run {later.id} on "
