@@ -109,6 +109,12 @@ def _use_file() -> None:
     except UserError as error:
         st.session_state[_REFUSED] = f"{uploaded.name} was not used. {error}"
     else:
+        if recipe.backbone_run is not None:
+            st.session_state[_REFUSED] = (
+                f"{uploaded.name} was not used. It takes the backbone that run {recipe.backbone_run} trained: choose "
+                "that run, and retrain its head."
+            )
+            return
         _fill(recipe.model_dump())
 
 

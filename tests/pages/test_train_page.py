@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 import db
 from allreview.evaluation.naming import SHARED_PATIENTS
 from allreview.recipe import Recipe, make_recipe
-from allreview.recipes import named_settings
+from allreview.recipes import as_yaml, named_settings
 from allreview.settings import current_settings
 from allreview.store import open_store
 from allreview.training import jobs, snapshots
@@ -278,3 +278,18 @@ def test_cells_read_in_company_stand_apart(sqlite_engine: sa.Engine) -> None:
     assert "no figure of single cells" in text_of(app)
     assert app.dataframe[-1].value["Test (95 %)"].tolist()[0].startswith("100.0 %")
     assert [metric.value for metric in app.metric] == headline
+
+
+def test_a_recipe_file_fills_the_form_unless_it_needs_another_run(sqlite_engine: sa.Engine) -> None:
+    small_store(sqlite_engine)
+    app = train_page()
+    uploads = {"head": make_recipe({"mode": "finetune"}).of_its_head(7), "whole": make_recipe({"epochs": 7})}
+    refused = {}
+    for name, recipe in uploads.items():
+        file = (f"{name}.yaml", as_yaml(recipe).encode(), "application/yaml")
+        app.file_uploader(key="recipe_file").set_value(file).run()
+        assert not app.exception
+        refused[name] = [error.value for error in app.error]
+    assert refused["whole"] == []
+    assert "retrain its head" in refused["head"][0]
+    assert app.slider(key="recipe-epochs").value == 7
