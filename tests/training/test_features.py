@@ -18,7 +18,7 @@ from allreview.recipe import Preparation, make_recipe
 from allreview.settings import current_settings
 from allreview.training import features
 from allreview.training.augmentation import augmented
-from allreview.training.engines import Computing
+from allreview.training.engines import Computing, intended
 from allreview.training.epochs import StopRequested
 from allreview.training.features import cache_features, cached_features
 from allreview.training.frozen import frozen_backbone
@@ -168,7 +168,7 @@ def test_changed_weights_and_another_engine_give_other_features(cells, file, tmp
     monkeypatch.setenv("ALLREVIEW_ENGINE", "tensorflow")
     watch = Watch()
     compute(cells[:2], file, watch=watch)
-    expected = features.intended("auto").engine == "tensorflow"
+    expected = intended("auto").engine == "tensorflow"
     assert (watch.reports[0][0] == 2) is expected
 
 
