@@ -98,12 +98,8 @@ def _run_line(run: "RunRow") -> tuple[object, ...]:
 
 def _new_patient(run: "RunRow") -> str:
     return new_patient_briefly(
-        run.metrics.get("test", {}).get("new_patient"), shares_patients=_shares_patients(run)
+        run.metrics.get("test", {}).get("new_patient"), shares_patients=run.shares_patients
     )
-
-
-def _shares_patients(run: "RunRow") -> bool:
-    return run.recipe.shares_patients or run.metrics.get("split", {}).get("shares_patients", False)
 
 
 def print_run(run: "RunRow") -> None:
@@ -158,7 +154,7 @@ def _print_scores(run: "RunRow") -> None:
     output.table(("part", "cells", *names), rows, numbers=("cells", *names))
     if "new_patient" in run.metrics.get("test", {}):
         found = run.metrics["test"]["new_patient"]
-        output.line(new_patient_in_words(found, shares_patients=_shares_patients(run)))
+        output.line(new_patient_in_words(found, shares_patients=run.shares_patients))
     if run.metrics.get("test", {}).get("in_company"):
         output.line(f"Apart from these: {in_company_in_words(run.metrics['test']['in_company'])}")
     output.line("Figures are on source labels; --json has those on current labels too.")

@@ -7,7 +7,7 @@ import csv
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -30,7 +30,7 @@ from allreview.places import AT_ONCE, File, Place, is_object, kind
 from allreview.settings import Settings
 from allreview.store import open_store
 from allreview.training.runs import RunRow, get_run
-from db.tables import PARTS, Cell, Run, SnapshotCell
+from db.tables import PARTS, Cell, Run, SnapshotCell, Subject
 
 if TYPE_CHECKING:
     from allreview.models.saving import TrainedModel
@@ -133,7 +133,8 @@ def evaluate_folder(
     (`path,label,subject`). Every file counts, identical ones too (`duplicates` says how many repeat another).
     Returned are the figures of `evaluation.metrics.evaluate`, with `per_subject`, `rejected`
     ([{path, reason}]), `known_cells`: how many of these cells the run itself used, by part, on which the figures
-    flatter, and `new_patient`: see `evaluation.new_patients`, None where cells were trained on or have no subject.
+    flatter, and `new_patient`: see `evaluation.new_patients`, None where cells of a subject were used in
+    training, or a cell has none.
     `predictions` is a CSV to write: a row for each cell, a column for each class.
 
     Raises:
@@ -177,7 +178,7 @@ def evaluate_folder(
         "run": run_id,
         **evaluate(truth, probabilities, model.classes),
         "per_subject": per_subject(subjects, truth, predicted),
-        "new_patient": _new_patient(subjects, truth, predicted, known),
+        "new_patient": _new_patient(subjects, truth, predicted, _subjects_used(engine, run_id)),
         "duplicates": len(hashes) - len(set(hashes)),
         "known_cells": known,
         "rejected": [entry.as_dict() for entry in sorted(rejected, key=lambda entry: entry.path)],
@@ -185,12 +186,12 @@ def evaluate_folder(
 
 
 def _new_patient(
-    subjects: Sequence[str | None], truth: Sequence[str], predicted: Sequence[str], known: Mapping[str, int]
+    subjects: Sequence[str | None], truth: Sequence[str], predicted: Sequence[str], used: Collection[str]
 ) -> NewPatient | None:
-    """What to expect of a patient the model was not trained on; None where cells of these subjects were, or some have
-    no subject."""
+    """What to expect of a patient the model was not trained on; None where some of these were, by their names, or a
+    cell has no subject."""
     named = [subject for subject in subjects if subject is not None]
-    if len(named) < len(subjects) or known["train"] or known["validation"]:
+    if len(named) < len(subjects) or not set(used).isdisjoint(named):
         return None
     return new_patient([said == label for said, label in zip(predicted, truth, strict=True)], named)
 
@@ -283,6 +284,20 @@ def _read(model: "TrainedModel", path: File, max_pixels: int) -> _Image:
     except (UserError, ValueError) as error:  # a path with a NUL is a ValueError
         return _Image("", None, str(error))
     return _Image(sha256(data).hexdigest(), pixels)
+
+
+def _subjects_used(engine: sa.Engine, run_id: int) -> set[str]:
+    """The subjects that have cells in the run's training or validation part."""
+    query = (
+        sa.select(Subject.name)
+        .join(Cell, Cell.subject_id == Subject.id)
+        .join(SnapshotCell, SnapshotCell.cell_id == Cell.id)
+        .join(Run, Run.snapshot_id == SnapshotCell.snapshot_id)
+        .where(Run.id == run_id, SnapshotCell.part.in_(("train", "validation")))
+        .distinct()
+    )
+    with db.reading(engine) as session:
+        return set(session.scalars(query))
 
 
 def _known_cells(engine: sa.Engine, run_id: int, hashes: Sequence[str]) -> dict[str, int]:

@@ -41,11 +41,6 @@ class CardFacts:
     description: dict[str, Any] = field(default_factory=dict)
     subjects: Sequence[SubjectRow] = ()
 
-    @property
-    def shares_patients(self) -> bool:
-        split = self.run.metrics.get("split") or {}
-        return bool(split.get("shares_patients", self.run.recipe.shares_patients))
-
 
 def model_card(facts: CardFacts) -> str:
     """The card as Markdown."""
@@ -73,7 +68,7 @@ def _heading(facts: CardFacts) -> list[str]:
         kept = "The mean of its members" if facts.run.members else "The model of its best epoch"
         kept = f"{kept} is kept" if facts.description else "It has no model"
         lines += ["", f"**This run was stopped by a person, {done}.** {kept}, and figures may be missing."]
-    if facts.shares_patients:
+    if facts.run.shares_patients:
         lines += [
             "",
             f"**{SHARED_PATIENTS.capitalize()}.** The test figures below are of patients whose other cells the "
@@ -167,7 +162,7 @@ def _evaluation_data(facts: CardFacts) -> list[str]:
     trained = {cell.subject for cell in facts.cells if cell.part != "test"} - {None}
     subjects = {cell.subject for cell in test} - {None}
     known = subjects & trained
-    if facts.shares_patients or known:
+    if facts.run.shares_patients or known:
         told = (
             f"**{SHARED_PATIENTS.capitalize()}:** {len(known)} of these subjects also have cells among those that "
             "the model was trained or chosen on."
@@ -242,7 +237,10 @@ def _results(facts: CardFacts) -> list[str]:
 def _on_a_new_patient(facts: CardFacts, scores: dict[str, dict[str, Any]]) -> list[str]:
     if "new_patient" not in scores.get("test", {}):
         return []
-    return ["", new_patient_in_words(scores["test"]["new_patient"], shares_patients=facts.shares_patients)]
+    return [
+        "",
+        new_patient_in_words(scores["test"]["new_patient"], shares_patients=facts.run.shares_patients),
+    ]
 
 
 def _in_company(scores: dict[str, dict[str, Any]]) -> list[str]:

@@ -302,10 +302,8 @@ def _network_features(
     settings: Settings, run: RunRow, cells: list[SnapshotLine], progress: RunProgress
 ) -> list[np.ndarray]:
     """What the run's trained network, or each member's, gives to its head."""
-    if run.recipe.backbone_run is not None:
-        return [features_of(run.recipe, cells, settings, progress, report=progress.on_images)]
     if run.recipe.partner is None:
-        of_head = run.recipe.of_its_head(run.id)
+        of_head = run.recipe if run.recipe.backbone_run is not None else run.recipe.of_its_head(run.id)
         return [features_of(of_head, cells, settings, progress, report=progress.on_images)]
     return [
         _at_the_head(load_model_of(settings, run_id), cells, settings, progress)

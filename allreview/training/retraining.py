@@ -40,17 +40,12 @@ def require_lineage(engine: sa.Engine, recipe: Recipe, parent_id: int | None) ->
             "a run of its own, or leave backbone_run empty."
         )
     with db.reading(engine) as session:
-        recipes = {number: recipe_of(session, number) for number in (parent_id, trained_by)}
-    for number, found in recipes.items():
-        if found is None:
-            raise UserError(f"There is no run {number}.")
-    if trained_by not in (parent_id, getattr(recipes[parent_id], "backbone_run", None)):
+        parent, before = (_existing(session, number) for number in (parent_id, trained_by))
+    if trained_by not in (parent_id, parent.backbone_run):
         raise UserError(
             f"Run {parent_id} is no retrain of run {trained_by}, whose backbone the recipe takes: set backbone_run to "
             f"{parent_id}, or leave it empty."
         )
-    before = recipes[trained_by]
-    assert before is not None
     if (
         before.mode != "finetune"
         or before.preparation != recipe.preparation
@@ -59,6 +54,13 @@ def require_lineage(engine: sa.Engine, recipe: Recipe, parent_id: int | None) ->
         raise UserError(
             f"Run {trained_by} trained no such backbone end to end: retrain everything instead of the head alone."
         )
+
+
+def _existing(session: Session, run_id: int) -> Recipe:
+    recipe = recipe_of(session, run_id)
+    if recipe is None:
+        raise UserError(f"There is no run {run_id}.")
+    return recipe
 
 
 def recipe_of(session: Session, run_id: int) -> Recipe | None:

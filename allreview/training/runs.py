@@ -71,6 +71,11 @@ class RunRow:
     epochs: list[EpochMetric] = field(default_factory=list)
 
     @property
+    def shares_patients(self) -> bool:
+        """Whether test cells are of patients that were trained on: by the split, or as it turned out."""
+        return self.recipe.shares_patients or self.metrics.get("split", {}).get("shares_patients", False)
+
+    @property
     def unfinished(self) -> bool:
         return self.state in UNFINISHED
 

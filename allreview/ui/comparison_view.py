@@ -18,7 +18,6 @@ from allreview.evaluation.new_patients import NewPatient
 from allreview.training.runs import RunRow
 from allreview.ui import context, run_view
 from allreview.ui.figures import CHART
-from allreview.ui.results_view import shares_patients
 from allreview.ui.words import class_badge, inert
 from allreview.wording import percent, plural
 
@@ -71,7 +70,7 @@ def comparison(earlier: RunRow, later: RunRow) -> None:
     titles = {name: class_title(name) for name in found.classes}
     for column, scores, run in ((chart_a, judged.a, earlier), (chart_b, judged.b, later)):
         column.plotly_chart(
-            confusion_figure(scores["confusion"], marked(f"Run {run.id}", shares_patients(run)), titles),
+            confusion_figure(scores["confusion"], marked(f"Run {run.id}", run.shares_patients), titles),
             key=f"confusion-{on}-{run.id}",
             config=CHART,
             width="stretch",

@@ -30,7 +30,7 @@ _HEADLINE = ("accuracy", "balanced_accuracy", "weighted_f1")
 def results(run: RunRow) -> None:
     """Headline, then one section at a time: only what is looked at is computed."""
     test = run.metrics.get("test", {})
-    if shares_patients(run):
+    if run.shares_patients:
         st.warning(
             f"{SHARED_PATIENTS.capitalize()}: the model knows patients it is tested on. "
             "For a new patient, expect less."
@@ -39,7 +39,7 @@ def results(run: RunRow) -> None:
         column.metric(FIGURE_TITLES[key], share(test.get(key)), help=None)
         found = interval(test, key)
         column.caption(f"95 %: {found}" if found else "Too few subjects for an interval")
-    st.markdown(new_patient_in_words(_new_patient(run, test), shares_patients=shares_patients(run)))
+    st.markdown(new_patient_in_words(_new_patient(run, test), shares_patients=run.shares_patients))
     st.caption(_basis(run, test))
 
 
@@ -58,18 +58,13 @@ def _new_patient_of_before(run_id: int, store: str) -> Mapping[str, Any] | None:
 
 def _basis(run: RunRow, test: dict[str, Any]) -> str:
     whose = (
-        "of patients that are in training too" if shares_patients(run) else "of subjects the model never saw"
+        "of patients that are in training too" if run.shares_patients else "of subjects the model never saw"
     )
     words = (
         f"On {plural(test.get('n', 0), 'test cell')} {whose}, by their source labels; intervals from resampling "
         f"subjects. Validation accuracy {share(run.metrics.get('validation', {}).get('accuracy'))}"
     )
     return words + (f", best epoch {run.best_epoch}." if run.best_epoch else ".")
-
-
-def shares_patients(run: RunRow) -> bool:
-    """Whether test cells are of patients that were trained on: by the split, or as it turned out."""
-    return run.recipe.shares_patients or run.metrics.get("split", {}).get("shares_patients", False)
 
 
 def sections(run: RunRow) -> None:
@@ -98,7 +93,7 @@ def _confusion(run: RunRow) -> None:
     if test.get("confusion"):
         titles = {name: class_title(name) for name in run.classes}
         chart(
-            confusion_figure(test["confusion"], marked("Test cells", shares_patients(run)), titles),
+            confusion_figure(test["confusion"], marked("Test cells", run.shares_patients), titles),
             f"confusion-{run.id}",
         )
 
@@ -223,4 +218,4 @@ def _report(run: RunRow) -> Report:
 
 
 def _mark(run: RunRow) -> str:
-    return f"{SHARED_PATIENTS.capitalize()}. " if shares_patients(run) else ""
+    return f"{SHARED_PATIENTS.capitalize()}. " if run.shares_patients else ""

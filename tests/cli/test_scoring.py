@@ -49,6 +49,21 @@ def test_evaluate_gives_the_figures_of_its_predictions(
     # Nothing was imported, and cells that the run was trained on are counted.
     assert succeed("check")["counts"]["cells"] == 24
     assert found["known_cells"] == {"train": 12, "validation": 6, "test": 6}
+    assert found["new_patient"] is None
+
+
+def test_what_to_expect_of_a_new_patient_is_told_only_where_no_patient_was_trained_on(
+    run_with_model: int, few: Path, tmp_path: Path
+) -> None:
+    """By the patients' names: other cells of a patient that was trained on say nothing of a new one."""
+    table, files = tmp_path / "labels.csv", _files(few)
+    known = files[0].name.split("_")[1]
+    for last, told in (("NEW9", True), (known, False)):
+        subjects = [*(f"NEW{number % 9}" for number in range(len(files) - 1)), last]
+        lines = [f"{file},all,{subject}" for file, subject in zip(files, subjects, strict=True)]
+        table.write_text("path,label,subject\n" + "\n".join(lines) + "\n")
+        found = succeed("evaluate", run_with_model, few, "--labels", table)
+        assert (found["new_patient"] is not None) is told
 
 
 def test_the_probabilities_are_those_of_the_model_in_the_order_of_the_files(
