@@ -15,7 +15,7 @@ from allreview.errors import UserError
 
 BackboneName = Literal["mobilenet_v2", "resnet50", "efficientnet_b3", "vgg16", "alexnet"]
 BACKBONE_NAMES: tuple[BackboneName, ...] = get_args(BackboneName)
-Pooling = Literal["max", "average", "depths"]
+Pooling = Literal["max", "average", "depths", "cell"]
 Fraction = Annotated[float, Field(gt=0, lt=0.8)]
 Strength = Annotated[float, Field(ge=0, le=0.9)]
 
@@ -110,7 +110,8 @@ class Recipe(BaseModel):
     pooling: Pooling = Field(
         default="max",
         description="What the head is told of the backbone's feature maps: the maximum of each of the last ones, their "
-        "average, or average and spread of those at several middle depths, which tell textures.",
+        "average, or average and spread of those at several middle depths, which tell textures; over the whole picture, "
+        "or where the cell is, in pictures with a black frame around it.",
     )
     # The head
     dense_units: int = Field(default=256, ge=1, le=4096, description="Width of the head's hidden layer.")

@@ -237,7 +237,8 @@ def _freeze(layers: Any) -> None:
 
 
 def _pooled(name: BackboneName, body: keras.Model, pooling: Pooling) -> keras.Model:
-    return pooled(body, pooling, backbone_named(name).depths)
+    backbone = backbone_named(name)
+    return pooled(body, pooling, backbone.depths, backbone.preprocessing)
 
 
 def _head(recipe: Recipe, n_classes: int, pooled: Any) -> Any:

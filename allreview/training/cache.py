@@ -26,7 +26,7 @@ _ENGINES = {
     "tensorflow-gpu": "TensorFlow on a GPU",
     "openvino": "OpenVINO",
 }
-_POOLING = {"max": "", "average": ", averaged", "depths": ", at several depths"}
+_POOLING = {"max": "", "average": ", averaged", "depths": ", at several depths", "cell": ", within the cell"}
 _VIEWS = {"original": "as it is", "flipped": "mirrored"}
 
 

@@ -23,6 +23,7 @@ _POOLING = {
     "max": "global max pooling",
     "average": "global average pooling",
     "depths": "average and spread of feature maps at several depths",
+    "cell": "average and spread of feature maps at several depths, within the cell",
 }
 _SCHEDULES = {"constant": "", "cosine": ", falling along a cosine", "exponential": ", falling to a hundredth"}
 

@@ -132,6 +132,7 @@ IMAGE = (
                 "max": "maximum of the last",
                 "average": "average of the last",
                 "depths": "average and spread at several depths",
+                "cell": "the same, within the cell",
             }
         ),
     ),

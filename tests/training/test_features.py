@@ -109,6 +109,7 @@ def test_every_key_has_a_folder_of_its_own_that_says_what_it_is(cells, file):
         (make_recipe({"image_size": 64, "crop": 90}), ORIGINAL),
         (make_recipe({"image_size": 64, "crop": 91, "pooling": "depths"}), ORIGINAL),
         (make_recipe({"image_size": 64, "crop": 92, "colours": "normalized"}), ORIGINAL),
+        (make_recipe({"image_size": 64, "crop": 93, "pooling": "cell"}), ORIGINAL),
     ]:
         compute(cells[:2], file, recipe=recipe, view=view)
     # What only the head reads does not change the features.
@@ -118,12 +119,13 @@ def test_every_key_has_a_folder_of_its_own_that_says_what_it_is(cells, file):
         ("flipped", None),
         ("original", None),
     ]
-    assert len(keys) == 5
+    assert len(keys) == 6
     assert {key["crop"]: (key["pooling"], key.get("colours")) for key in keys} == {
         None: ("max", None),
         90: ("max", None),
         91: ("depths", None),
         92: ("max", "normalized"),
+        93: ("cell", None),
     }
     assert {key["weights_sha256"] for key in keys} == {hashlib.sha256(file.read_bytes()).hexdigest()}
 

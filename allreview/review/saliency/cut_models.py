@@ -17,23 +17,29 @@ from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.scorecam import Scorecam
 
 from allreview.errors import UserError
+from allreview.models.pooling import CellShare
 
 
 class ClassScore:
     """One row of class scores before softmax, and what tf-keras-vis needs to explain it.
 
-    `ends` are the layers that give the last feature maps it is made of, `places` where among the cut model's maps
-    theirs stand. `gradcam` and `gradcam_plus_plus` take these maps, `scorecam` and `gradients` what the model takes.
+    `ends` are the layers that give the last feature maps it is made of. `gradcam` and `gradcam_plus_plus` take what the
+    cut model gives at `places`: these maps, and after them how much of each place is cell, where the pooling asks.
+    `scorecam` and `gradients` take what the model takes.
     """
 
-    def __init__(self, model: keras.Model, output: Any, places: dict[keras.Layer, int]) -> None:
-        self.ends = list(places)
-        self.places = list(places.values())
-        self.channels = [_shape(end)[-1] for end in self.ends]
+    def __init__(
+        self, model: keras.Model, output: Any, ends: list[keras.Layer], given: list[keras.Layer]
+    ) -> None:
+        own = set(keras.Model(model.inputs, output).layers)
+        self.ends = ends
+        taken = [*ends, *(layer for layer in given if isinstance(layer, CellShare) and layer in own)]
+        self.places = [given.index(layer) for layer in taken]
+        self.channels = [_shape(end)[-1] for end in ends]
         self._last = output._keras_history.operation
         self._twin, scores = _without_softmax(self._last)
-        rest = self._rest(scores)
-        self.maps_layers = [tensor._keras_history.operation for tensor in rest.inputs]
+        rest = _rest(taken, scores)
+        self.maps_layers = [tensor._keras_history.operation for tensor in rest.inputs[: len(ends)]]
         self.gradcam = Gradcam(rest)
         self.gradcam_plus_plus = GradcamPlusPlus(rest)
         whole = keras.Model(model.inputs, [scores])
@@ -43,16 +49,6 @@ class ClassScore:
     def follow(self) -> None:
         """Take over the weights of the model's last layer; all other layers are the model's own."""
         self._twin.set_weights(self._last.get_weights())
-
-    def _rest(self, scores: Any) -> keras.Model:
-        maps: list[Any] = [end.output for end in self.ends]
-        try:
-            return keras.Model(maps, [scores])
-        except ValueError as error:
-            raise UserError(
-                "Saliency needs class scores that are made of the model's last feature maps alone: this model also"
-                " has a way around them."
-            ) from error
 
 
 class CutModel:
@@ -69,12 +65,12 @@ class CutModel:
         _check_kind(model)
         parts = _scores_and_ends(model)
         ends = list(dict.fromkeys(end for _, ends in parts for end in ends))
-        self.scores = [
-            ClassScore(model, output, {end: ends.index(end) for end in own}) for output, own in parts
-        ]
-        body = keras.Model(model.inputs, [end.output for end in ends])
+        given = [*ends, *(layer for layer in model.layers if isinstance(layer, CellShare))]
+        self.scores = [ClassScore(model, output, own, given) for output, own in parts]
+        body = keras.Model(model.inputs, [layer.output for layer in given])
         self.feature_maps = _traced(body)
-        """What the model takes, float32 [n, s, s, 3], to the last feature maps of each branch [n, h, w, channels]."""
+        """What the model takes, float32 [n, s, s, 3], to the last feature maps of each branch [n, h, w, channels] and
+        how much of their places is cell [n, h, w]."""
 
 
 def _check_kind(model: keras.Model) -> None:
@@ -134,6 +130,17 @@ def _last_feature_maps(model: keras.Model, output: Any) -> keras.Layer:
 def _shape(layer: keras.Layer) -> tuple[int, ...]:
     """The shape of the layer's output, batch first; empty where it has several outputs."""
     return getattr(getattr(layer, "output", None), "shape", ())
+
+
+def _rest(taken: list[keras.Layer], scores: Any) -> keras.Model:
+    given: list[Any] = [layer.output for layer in taken]
+    try:
+        return keras.Model(given, [scores])
+    except ValueError as error:
+        raise UserError(
+            "Saliency needs class scores that are made of the model's last feature maps alone: this model also"
+            " has a way around them."
+        ) from error
 
 
 def _without_softmax(last: Any) -> tuple[keras.Layer, Any]:
