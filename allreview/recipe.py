@@ -28,6 +28,7 @@ LATER_SETTINGS = (
     "tint",
     "weight_decay",
     "weight_averaging",
+    "heads",
 )
 """Settings that recipes of before did not have. While they have their default they are no part of what tells a recipe
 from others, so that those recipes are still the same."""
@@ -110,8 +111,8 @@ class Recipe(BaseModel):
     pooling: Pooling = Field(
         default="max",
         description="What the head is told of the backbone's feature maps: the maximum of each of the last ones, their "
-        "average, or average and spread of those at several middle depths, which tell textures; over the whole picture, "
-        "or where the cell is, in pictures with a black frame around it.",
+        "average, or average and spread of those at several middle depths, which tell textures; the last over the "
+        "whole picture, or only where the cell is in its black frame.",
     )
     # The head
     dense_units: int = Field(default=256, ge=1, le=4096, description="Width of the head's hidden layer.")
@@ -119,6 +120,14 @@ class Recipe(BaseModel):
     kernel_l2: float = Field(default=0.016, ge=0, description="L2 penalty on the hidden layer's weights.")
     activity_l1: float = Field(default=0.006, ge=0, description="L1 penalty on the hidden layer's output.")
     bias_l1: float = Field(default=0.006, ge=0, description="L1 penalty on the hidden layer's bias.")
+    heads: int = Field(
+        default=1,
+        ge=1,
+        le=10,
+        description="On the features of a pretrained backbone, how many heads are trained side by side. Of several "
+        "each leaves out another part of the subjects that are not test, by which the epoch and the calibration are "
+        "judged; the model is their mean.",
+    )
     # The fit
     epochs: int = Field(default=20, ge=1, le=500, description="Passes over the training cells.")
     batch_size: int = Field(default=32, ge=1, le=1024, description="Cells per step.")
@@ -301,6 +310,12 @@ class Recipe(BaseModel):
     def backbones(self) -> tuple[BackboneName, ...]:
         """The backbone, and its partner in an ensemble."""
         return (self.backbone,) if self.partner is None else (self.backbone, self.partner)
+
+    @property
+    def n_heads(self) -> int:
+        """How many heads are trained. A network that is trained itself has one, and so has what it was trained to see:
+        only the validation cells are new to it."""
+        return self.heads if self.mode == "features" and self.backbone_run is None else 1
 
     @property
     def members(self) -> tuple["Recipe", ...]:

@@ -145,6 +145,21 @@ def image_split(
     return split_cells(alone, validation=validation, test=test, seed=seed)
 
 
+def cross_fitting_parts(cells: Sequence[SplitCell], *, parts: int, seed: int) -> dict[int, int] | None:
+    """The number of each cell's part, from 0, by its id: whole leak groups, the parts about equal in every class.
+
+    None where no part can be left out without the rest lacking a class: too few groups hold it.
+    """
+    table = _Table(cells)
+    if len(table.groups) < parts:
+        return None
+    of_group = assign_groups(table.counts, np.full(parts, 1 / parts), np.random.default_rng(seed))
+    held = np.stack([table.counts[of_group == part].sum(axis=0) for part in range(parts)])
+    if not (table.counts.sum(axis=0) > held).all() or not held.any(axis=1).all():
+        return None
+    return {cell.cell_id: int(of_group[index]) for cell, index in zip(table.cells, table.group, strict=True)}
+
+
 def ordered_folds(names: Iterable[str]) -> list[str]:
     """The different names of folds in order, numbers in them by value: fold_2 before fold_10."""
     return sorted(set(names), key=lambda name: ([_piece(text) for text in re.split(r"([0-9]+)", name)], name))

@@ -82,7 +82,10 @@ def build_backbone(
 
 
 def build_head(recipe: Recipe, n_features: int, n_classes: int) -> keras.Model:
-    """The head alone: pooled vectors [n, features] to probabilities [n, classes], float32."""
+    """The head alone: pooled vectors [n, features] to probabilities [n, classes], float32.
+
+    Several heads (`recipe.n_heads`) are one that is as much wider: `cross_fitting.as_one_head`.
+    """
     inputs = keras.layers.Input(shape=(n_features,), name="features")
     head = keras.Model(inputs, _head(recipe, n_classes, inputs), name="head")
     _draw_weights((head.get_layer(name) for name in HEAD_LAYERS), recipe.seed)
@@ -144,16 +147,19 @@ def compile_model(model: keras.Model, recipe: Recipe, learning_rate: Any = None)
 
     `learning_rate` may be a schedule of Keras; the recipe's own rate otherwise. AdamW leaves biases and the scales of
     normalisation undecayed, as is usual (He et al. 2018, arXiv:1812.01187, section 3.1). The metric `cross_entropy` is
-    without smoothing and penalties.
+    without smoothing and penalties. Cells count alike in metrics, but with several heads by their weights: not every
+    head is judged by as many.
     """
     rate = recipe.learning_rate if learning_rate is None else learning_rate
+    metrics = [
+        keras.metrics.CategoricalAccuracy(name="accuracy"),
+        keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
+    ]
     model.compile(
         optimizer=_optimizer(recipe, rate),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=[
-            keras.metrics.CategoricalAccuracy(name="accuracy"),
-            keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
-        ],
+        metrics=None if recipe.n_heads > 1 else metrics,
+        weighted_metrics=metrics if recipe.n_heads > 1 else None,
     )
     return model
 
@@ -252,7 +258,7 @@ def _head(recipe: Recipe, n_classes: int, pooled: Any) -> Any:
         axis=-1, momentum=NORMALIZATION_MOMENTUM, epsilon=0.001, dtype="float32", name="head_normalization"
     )(pooled)
     x = layers.Dense(
-        recipe.dense_units,
+        recipe.n_heads * recipe.dense_units,
         activation="relu",
         kernel_regularizer=regularizers.L2(recipe.kernel_l2),
         activity_regularizer=regularizers.L1(recipe.activity_l1),

@@ -63,9 +63,11 @@ class CellShare(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="allreview")
 class MeanAndDeviationWithin(keras.layers.Layer):
-    """As `MeanAndDeviation`, each place counting as much as its share [n, h, w] says: [maps, shares] to [n, 2 channels].
+    """As `MeanAndDeviation`, each place counting as much as its share says: maps [n, h, w, channels] and shares
+    [n, h, w] to [n, 2 channels].
 
-    In float32 whatever the precision of the rest: sums over a map are long. Where no place counts all is 0, to rounding.
+    In float32 whatever the precision of the rest: sums over a map are long. Where no place counts all is 0, to
+    rounding.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -91,7 +93,9 @@ def pooled(body: keras.Model, pooling: Pooling, depths: Sequence[str], preproces
     """
     if pooling in ("depths", "cell"):
         maps = [body.get_layer(name).output for name in depths]
-        described = _over_everything(maps) if pooling == "depths" else _within(body.input, maps, preprocessing)
+        described = (
+            _over_everything(maps) if pooling == "depths" else _within(body.input, maps, preprocessing)
+        )
         vector: Any = keras.layers.Concatenate(name="statistics_of_depths")(described)
     elif pooling == "average":
         vector = keras.layers.GlobalAveragePooling2D(name="global_average_pooling")(body.output)

@@ -20,28 +20,40 @@ from allreview.training.views import CellImage
 PIXEL_MEMORY_BYTES = 1 << 30
 """Decoded training cells are kept in memory between epochs up to this size; the rest is decoded anew."""
 
-_ORDER, _VERSION, _MIX = 1, 2, 3  # what random numbers are for: no two uses share them
+_ORDER, _VERSION, _MIX, _HEAD = 1, 2, 3, 4  # what random numbers are for: no two uses share them
 
 Batch = tuple[np.ndarray, ...]
 
 
 class FeatureBatches(keras.utils.PyDataset):
-    """Training batches of features, labels (one-hot, or mixed) and cell weights."""
+    """Training batches of features, labels (one-hot, or mixed) and cell weights.
+
+    `views` hold the features of the cells, and maybe of others: `own` [n] are the rows of the n that `labels` are of.
+    An epoch shows as many cells as `drawn` says, or at least `least_cells`, some of them twice then.
+    """
 
     def __init__(
-        self, recipe: Recipe, views: Sequence[np.ndarray], labels: np.ndarray, n_classes: int
+        self,
+        recipe: Recipe,
+        views: Sequence[np.ndarray],
+        labels: np.ndarray,
+        n_classes: int,
+        *,
+        own: np.ndarray | None = None,
+        least_cells: int = 0,
     ) -> None:
         super().__init__()
-        self.recipe, self.views, self.labels = recipe, views, labels
+        self.recipe, self.views, self.labels, self.least_cells = recipe, views, labels, least_cells
+        self.own = np.arange(len(labels)) if own is None else own
         self.targets = one_hot(labels, n_classes)
         self.weights = cell_weights(recipe, labels, n_classes)
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
         self.epoch = epoch
-        rows, self.choice = drawn(self.recipe, self.labels, len(self.views), epoch)
-        self.n_cells = len(rows)
-        self.rows = rows
+        rows, choice = drawn(self.recipe, self.labels, len(self.views), epoch)
+        self.n_cells = max(len(rows), self.least_cells)
+        self.rows, self.choice = np.resize(rows, self.n_cells), np.resize(choice, self.n_cells)
         self.places = _in_batches(self.recipe, self.n_cells)
 
     def __len__(self) -> int:
@@ -50,11 +62,55 @@ class FeatureBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Batch:
         places = self.places[index]
         rows, choice = self.rows[places], self.choice[places]
-        features = self.views[0][rows]
+        features = self.views[0][self.own[rows]]
         for number, view in enumerate(self.views[1:], start=1):
             chosen = choice == number
-            features[chosen] = view[rows[chosen]]
+            features[chosen] = view[self.own[rows[chosen]]]
         return _mixed(self.recipe, (features, self.targets[rows], self.weights[rows]), self.epoch, index)
+
+
+class CrossFitBatches:
+    """Training batches for several heads, each of the cells it does not leave out: features [n, heads, d], labels
+    [n, heads, classes], weights [n, heads].
+
+    `held_out` [heads, cells] says which cells each head leaves out. Each head has an order and mixtures of its own. An
+    epoch is as long as the head with the most cells needs.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        views: Sequence[np.ndarray],
+        labels: np.ndarray,
+        held_out: np.ndarray,
+        n_classes: int,
+    ) -> None:
+        rows = [np.flatnonzero(~left_out) for left_out in held_out]
+        most = max(len(drawn(recipe, labels[own], 1, 0)[0]) for own in rows)
+        seeds = np.random.SeedSequence([_HEAD, recipe.seed]).generate_state(len(rows)) >> 1
+        self._of_heads = [
+            FeatureBatches(
+                recipe.model_copy(update={"seed": int(seed)}),
+                views,
+                labels[own],
+                n_classes,
+                own=own,
+                least_cells=most,
+            )
+            for seed, own in zip(seeds, rows, strict=True)
+        ]
+        self.n_cells = most
+
+    def begin(self, epoch: int) -> None:
+        for batches in self._of_heads:
+            batches.begin(epoch)
+
+    def __len__(self) -> int:
+        return len(self._of_heads[0])
+
+    def __getitem__(self, index: int) -> Batch:
+        of_heads = zip(*(batches[index] for batches in self._of_heads), strict=True)
+        return tuple(np.stack(arrays, axis=1) for arrays in of_heads)
 
 
 class ImageBatches(keras.utils.PyDataset):

@@ -11,14 +11,23 @@ import tensorflow as tf
 
 from allreview.errors import UserError
 from allreview.models.building import build_head, build_model, join
+from allreview.models.cross_fitting import as_one_head, build_heads
 from allreview.models.saving import TrainedModel
 from allreview.recipe import BackboneName, Recipe
 from allreview.settings import Settings
 from allreview.training import machine, threads
-from allreview.training.batches import FeatureBatches, ImageBatches, drawn, one_hot, smallest_batch
+from allreview.training.batches import (
+    CrossFitBatches,
+    FeatureBatches,
+    ImageBatches,
+    drawn,
+    one_hot,
+    smallest_batch,
+)
 from allreview.training.callbacks import EpochKeeper, Reporter
 from allreview.training.checkpoints import BEST_FILE, kept_epoch, restore_backup
 from allreview.training.compiling import compiled
+from allreview.training.cross_fitting import validation_of
 from allreview.training.epochs import FitHooks, is_over
 from allreview.training.features import decoded
 from allreview.training.frozen import frozen_backbone
@@ -55,7 +64,38 @@ def fit_head(
     train = FeatureBatches(recipe, views, labels, n_classes)
     kept = head_trainer(recipe, views[0].shape[1], n_classes, len(train))
     _start_normalization(kept.head, views, drawn(recipe, labels, 1, 0)[0])
-    held_out = (validation, one_hot(validation_labels, n_classes))
+    ones = np.ones(len(validation), np.float32)
+    held_out = (validation, one_hot(validation_labels, n_classes), ones)
+
+    def run(epochs: range, callbacks: list[Any]) -> None:
+        kept.fit(train, held_out, epochs, callbacks)
+
+    _fit(kept.head, kept.trainer, recipe, train, run, folder=folder, hooks=hooks)
+
+
+def fit_heads(
+    recipe: Recipe,
+    views: Sequence[np.ndarray],
+    labels: np.ndarray,
+    left_out: np.ndarray,
+    n_classes: int,
+    folder: Path,
+    hooks: FitHooks,
+) -> None:
+    """Train several heads side by side; `best_head` gives them as one, `best_heads` as they are.
+
+    An epoch is judged by the mean of all heads' figures, each on the cells it leaves out: `left_out` [heads, n] of the
+    training and validation cells. `views` begins with the cells as they lie. For the rest see `fit_head`.
+
+    Raises:
+        StopRequested, UserError: as `fit_head`.
+    """
+    _require_cells(labels, labels[left_out.any(axis=0)])
+    _seed(recipe)
+    train = CrossFitBatches(recipe, views, labels, left_out, n_classes)
+    kept = head_trainer(recipe, views[0].shape[1], n_classes, len(train))
+    _start_normalization(kept.head, views, np.arange(len(labels)))
+    held_out = validation_of(views[0], labels, left_out, n_classes)
 
     def run(epochs: range, callbacks: list[Any]) -> None:
         kept.fit(train, held_out, epochs, callbacks)
@@ -143,14 +183,28 @@ def best_model(
 def best_head(recipe: Recipe, n_features: int, n_classes: int, folder: Path) -> keras.Model | None:
     """The head with the weights of the best epoch in `folder`; None if no epoch was completed.
 
-    After a fit in *features* mode has ended or was stopped. Its mean over the views that predictions are of, with the
-    run's temperature (`calibration.tempered`), is what the run's saved model says of images.
+    After a fit in *features* mode has ended or was stopped; several heads are given as the one they make. Its mean
+    over the views that predictions are of, with the run's temperature (`calibration.tempered`), is what the run's
+    saved model says of images.
     """
+    if recipe.n_heads > 1:
+        heads = best_heads(recipe, n_features, n_classes, folder)
+        return heads and as_one_head(heads, recipe)
     if kept_epoch(folder) is None:
         return None
     head = build_head(recipe, n_features, n_classes)
     head.load_weights(folder / BEST_FILE)
     return head
+
+
+def best_heads(recipe: Recipe, n_features: int, n_classes: int, folder: Path) -> keras.Model | None:
+    """Several heads (`cross_fitting.build_heads`) with the weights of the best epoch in `folder`; None if no epoch was
+    completed."""
+    if kept_epoch(folder) is None:
+        return None
+    heads = build_heads(recipe, n_features, n_classes)
+    heads.load_weights(folder / BEST_FILE)
+    return heads
 
 
 def with_backbones(head: keras.Model, recipe: Recipe, weights: Mapping[BackboneName, Path]) -> keras.Model:
@@ -188,7 +242,7 @@ def _fit(
     network: keras.Model,
     trainer: keras.Model,
     recipe: Recipe,
-    batches: FeatureBatches | ImageBatches,
+    batches: FeatureBatches | CrossFitBatches | ImageBatches,
     run: Callable[[range, list[Any]], None],
     *,
     folder: Path,
@@ -215,7 +269,8 @@ def _fit(
 
 
 def _start_normalization(head: keras.Model, views: Sequence[np.ndarray], rows: np.ndarray) -> None:
-    """Start the head's moving statistics at those of the features of an epoch, `rows`, where they would end.
+    """Start the moving statistics of the head, or of all heads alike, at those of the features of an epoch, `rows`,
+    where they would end.
 
     The features of a frozen backbone never change, so neither do their mean and variance. From Keras's start
     (0 and 1) with the paper's momentum of 0.99, hundreds of steps would pass before predictions can be trusted:
@@ -223,8 +278,11 @@ def _start_normalization(head: keras.Model, views: Sequence[np.ndarray], rows: n
     """
     layer: Any = head.get_layer("head_normalization")
     shown = np.sort(rows)
-    layer.moving_mean.assign(np.mean([view[shown].mean(axis=0) for view in views], axis=0))
-    layer.moving_variance.assign(np.mean([view[shown].var(axis=0) for view in views], axis=0))
+    heads = layer.moving_mean.shape[0] // views[0].shape[1]
+    mean = np.mean([view[shown].mean(axis=0) for view in views], axis=0)
+    variance = np.mean([view[shown].var(axis=0) for view in views], axis=0)
+    layer.moving_mean.assign(np.tile(mean, heads))
+    layer.moving_variance.assign(np.tile(variance, heads))
 
 
 def _seed(recipe: Recipe) -> None:

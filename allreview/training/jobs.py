@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions
 
 APPLICATION = "allreview"
-JOBS_VERSION = "8"
+JOBS_VERSION = "9"
 """The job engine hands unfinished work only to a worker of the same version: change it with the steps."""
 TRAINING_QUEUE = "training"
 SALIENCY_QUEUE = "saliency"

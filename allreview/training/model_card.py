@@ -20,6 +20,7 @@ from allreview.evaluation.naming import (
 )
 from allreview.evaluation.reports import SubjectRow
 from allreview.labels import NOT_CLASSES
+from allreview.training.leaving_out import is_cross_fitted
 from allreview.training.recipe_words import in_words
 from allreview.training.runs import RunRow
 from allreview.training.snapshots import SnapshotLine
@@ -139,7 +140,7 @@ def _metrics(facts: CardFacts) -> list[str]:
     divided = "the logarithms of the means over views were" if averaged else "logits were"
     calibrated = (
         f"Probabilities are calibrated: {divided} divided by a temperature of {temperature:.3g}, fitted on "
-        "validation cells (Guo et al. 2017)."
+        "cells that were left out of training (Guo et al. 2017)."
         if temperature is not None and temperature != 1
         else "Its members were calibrated one by one; their mean was not calibrated again."
         if facts.run.members
@@ -204,10 +205,22 @@ def _training_data(facts: CardFacts) -> list[str]:
         "## Training data",
         "",
         f"The dataset {facts.run.dataset!r} as it was then, with reviewers' corrections: cells (subjects) by part. "
-        f"Validation cells chose the epoch and the temperature.{left_out} `snapshot.csv` lists every cell.",
+        f"{_judges(facts)}{left_out} `snapshot.csv` lists every cell.",
         "",
         *_table(("part", *map(class_title, names), "all"), rows),
     ]
+
+
+def _judges(facts: CardFacts) -> str:
+    """Which cells chose the epoch and the temperature."""
+    recipe = facts.run.recipe
+    if not is_cross_fitted(recipe, facts.cells):
+        return "Validation cells chose the epoch and the temperature."
+    return (
+        f"Training and validation cells were dealt out among {recipe.n_heads} heads, whole subjects together; each "
+        "head left out its part, and these parts chose the epoch and the temperature. What the run says of a training "
+        "or validation cell is said by the head that left it out."
+    )
 
 
 def _results(facts: CardFacts) -> list[str]:

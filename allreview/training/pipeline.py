@@ -4,6 +4,7 @@ features -> fit -> evaluate -> rank; once the run is finished, keep, explain and
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,20 @@ from allreview.models.symmetries import over_symmetries
 from allreview.places import cell_file
 from allreview.recipe import BackboneName, Recipe
 from allreview.settings import Settings
-from allreview.training import fitting, machine
+from allreview.training import cross_fitting, fitting, machine
 from allreview.training.batches import smallest_batch
 from allreview.training.checkpoints import kept_epoch
 from allreview.training.epochs import StopRequested
 from allreview.training.features import cached_features, lacking_features
+from allreview.training.leaving_out import held_out
 from allreview.training.progress import RunProgress
 from allreview.training.runs import RunRow, get_run
 from allreview.training.shards import Shard, plan
 from allreview.training.snapshots import SnapshotLine, lines
 from allreview.training.views import ORIGINAL, CellImage, View, prediction_views, training_views
 from db.tables import Run
+
+ALL = slice(None)
 
 
 def compute_features(
@@ -57,11 +61,12 @@ def compute_features(
 
 
 def wanted_features(recipe: Recipe, cells: list[SnapshotLine]) -> list[tuple[list[CellImage], View]]:
-    """What a run needs of these cells: each in the views that predictions are of, and training cells in all views
+    """What a run needs of these cells: each in the views that predictions are of, and those that train in all views
     they are trained on."""
     of_all = prediction_views(recipe)
     views = [view for view in training_views(recipe) if view not in of_all]
-    everyone, training = cell_images(cells), cell_images(fitted(cells, "train"))
+    own = fitted(cells, "train") + (fitted(cells, "validation") if recipe.n_heads > 1 else [])
+    everyone, training = cell_images(cells), cell_images(own)
     return [*((everyone, view) for view in of_all), *((training, view) for view in views)]
 
 
@@ -75,14 +80,16 @@ def fit(engine: sa.Engine, settings: Settings, run_id: int) -> None:
     assert not {cell.sha256 for cell in train} & {cell.sha256 for cell in validation}
     found = _note_machine(engine, run, len(train), len(validation))
     try:
-        if run.recipe.mode == "features":
+        if run.recipe.n_heads > 1:
+            _fit_heads(run, cells, settings, progress)
+        elif run.recipe.mode == "features":
             _fit_head(run, train, validation, settings, progress)
         else:
             _fit_end_to_end(run, train, validation, settings, progress, found["precision"])
     except StopRequested:
-        _save_best(engine, run, validation, settings, progress)
+        _save_best(engine, run, cells, settings, progress)
         raise
-    _save_best(engine, run, validation, settings, progress)
+    _save_best(engine, run, cells, settings, progress)
 
 
 def _note_machine(engine: sa.Engine, run: RunRow, n_train: int, n_validation: int) -> dict[str, Any]:
@@ -111,6 +118,19 @@ def _fit_head(
         indices(train, run.classes),
         features(validation),
         indices(validation, run.classes),
+        len(run.classes),
+        settings.run_folder(run.id),
+        progress,
+    )
+
+
+def _fit_heads(run: RunRow, cells: list[SnapshotLine], settings: Settings, progress: RunProgress) -> None:
+    own = [*fitted(cells, "train"), *fitted(cells, "validation")]
+    fitting.fit_heads(
+        run.recipe,
+        [features_of(run.recipe, own, settings, progress, view=view) for view in training_views(run.recipe)],
+        indices(own, run.classes),
+        held_out(run.recipe, own),
         len(run.classes),
         settings.run_folder(run.id),
         progress,
@@ -196,24 +216,40 @@ def features_of(
 
 
 def by_features(
-    run: RunRow, cells: list[SnapshotLine], settings: Settings, progress: RunProgress
+    run: RunRow,
+    cells: list[SnapshotLine],
+    settings: Settings,
+    progress: RunProgress,
+    *,
+    only: np.ndarray | slice = ALL,
 ) -> tuple[keras.Model, np.ndarray]:
-    """The head with the weights of its best epoch, and what it says of the cells before it is calibrated, float32
-    [n, classes]: the mean over the recipe's views. No backbone is loaded for it."""
-    n_features = features_of(run.recipe, cells[:1], settings, progress).shape[1]
-    head = fitting.best_head(run.recipe, n_features, len(run.classes), settings.run_folder(run.id))
+    """The head with the weights of its best epoch, and what is said of a snapshot's cells, or `only` of some by their
+    rows, before it is calibrated, float32 [n, classes]: the mean over the recipe's views. No backbone is loaded for it.
+
+    Of several heads, only those speak of a cell that never saw it nor its leak group.
+    """
+    wanted = [cells[row] for row in np.arange(len(cells))[only]]
+    n_features = features_of(run.recipe, wanted[:1], settings, progress).shape[1]
+    shape = (run.recipe, n_features, len(run.classes), settings.run_folder(run.id))
+    head = fitting.best_head(*shape)
     assert head is not None
+    say = partial(fitting.head_probabilities, head)
+    if run.recipe.n_heads > 1:
+        heads, left_out = fitting.best_heads(*shape), held_out(run.recipe, cells)[:, only]
+        assert heads is not None
+        say = partial(cross_fitting.unseen_probabilities, heads, run.recipe, left_out=left_out)
     said = [
-        fitting.head_probabilities(head, features_of(run.recipe, cells, settings, progress, view=view))
+        say(features=features_of(run.recipe, wanted, settings, progress, view=view))
         for view in prediction_views(run.recipe)
     ]
     return head, np.mean(said, axis=0)
 
 
 def _save_best(
-    engine: sa.Engine, run: RunRow, validation: list[SnapshotLine], settings: Settings, progress: RunProgress
+    engine: sa.Engine, run: RunRow, cells: list[SnapshotLine], settings: Settings, progress: RunProgress
 ) -> None:
-    """Save the model with the weights of its best epoch, if there was one, calibrated on validation cells.
+    """Save the model with the weights of its best epoch, if there was one, calibrated on validation cells, with several
+    heads on all that one of them left out.
 
     The weights kept for resuming stay as the fit left them, so this can be done again after a kill.
     """
@@ -224,9 +260,12 @@ def _save_best(
     weights = weights_of(run.recipe, settings)
     ways = [view.way for view in prediction_views(run.recipe)]
     if run.recipe.mode == "features":
-        head, probabilities = by_features(run, validation, settings, progress)
+        left_out = np.flatnonzero(held_out(run.recipe, cells).any(axis=0))
+        validation = [cells[row] for row in left_out]
+        head, probabilities = by_features(run, cells, settings, progress, only=left_out)
         model = over_symmetries(fitting.with_backbones(head, run.recipe, weights), ways)
     else:
+        validation = fitted(cells, "validation")
         best = fitting.best_model(run.recipe, run.classes, weights, folder)
         assert best is not None
         model = over_symmetries(best, ways)

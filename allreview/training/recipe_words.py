@@ -35,13 +35,22 @@ def in_words(recipe: Recipe) -> list[str]:
         _network(recipe),
         f"Head: {_POOLING[recipe.pooling]}, batch normalisation, {recipe.dense_units} ReLU units (L2 "
         f"{recipe.kernel_l2:g} on weights, L1 {recipe.activity_l1:g} on outputs, L1 {recipe.bias_l1:g} on biases), "
-        f"dropout {recipe.dropout:g}, softmax.",
+        f"dropout {recipe.dropout:g}, softmax.{_heads(recipe)}",
         _fit(recipe),
         _IMBALANCE[recipe.imbalance],
         f"Augmentation: {', '.join(_augmentation(recipe)) or 'none'}.",
         f"Test cells: {split_in_words(recipe)}; seed {recipe.seed}.",
         *_AVERAGED[recipe.test_time_augmentation],
     ]
+
+
+def _heads(recipe: Recipe) -> str:
+    if recipe.n_heads == 1:
+        return ""
+    return (
+        f" {recipe.n_heads} of them side by side, each without another part of the training and validation subjects, "
+        "which judged it; the model is their mean."
+    )
 
 
 def _network(recipe: Recipe) -> str:

@@ -184,6 +184,11 @@ HEAD = (
     RecipeField("activity_l1", "L1 on the output", decimal(0.0, 10.0)),
     RecipeField("bias_l1", "L1 on the bias", decimal(0.0, 10.0)),
 )
+HEADS = RecipeField(
+    "heads",
+    "Heads side by side",
+    whole(1, 10),
+)
 IMBALANCE = RecipeField(
     "imbalance",
     "Rare classes",

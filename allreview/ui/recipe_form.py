@@ -211,7 +211,8 @@ def _testing() -> tuple[Testing, dict[str, Any]]:
 def _more(values: dict[str, Any]) -> dict[str, Any]:
     finetune = values["mode"] == "finetune"
     # Out of sight in this mode, without meaning, and kept: the same named recipe is the same recipe.
-    found: dict[str, Any] = {name: recipe_fields.kept(name) for name in ("backbone_normalization", "views")}
+    without_meaning = ("backbone_normalization", "views", "heads")
+    found: dict[str, Any] = {name: recipe_fields.kept(name) for name in without_meaning}
     with st.expander("More settings"):
         cells, fit, head, rest = st.tabs(["Cells", "Fit", "Head", "Image and split"])
         with cells:
@@ -223,7 +224,7 @@ def _more(values: dict[str, Any]) -> dict[str, Any]:
             end_to_end = (recipe_fields.NORMALIZATION, recipe_fields.PRECISION) if finetune else ()
             found |= _drawn((*recipe_fields.FIT, *end_to_end))
         with head:
-            found |= _drawn(recipe_fields.HEAD)
+            found |= _drawn((*recipe_fields.HEAD, *(() if finetune else (recipe_fields.HEADS,))))
         with rest:
             if "alexnet" not in (values["backbone"], values["partner"]):
                 found |= _drawn((recipe_fields.WEIGHTS,))

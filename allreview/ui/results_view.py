@@ -109,8 +109,9 @@ def _curves(run: RunRow) -> None:
     before = report.uncalibrated
     if before is not None and run.temperature is not None:
         st.caption(
-            f"Probabilities are calibrated on the validation cells (temperature {run.temperature:.2f}). Without, the "
-            f"expected calibration error would be {share(before['ece'])} instead of {share(report.figures['ece'])}."
+            f"Probabilities are calibrated on cells that were left out of training (temperature {run.temperature:.2f}"
+            f"). Without, the expected calibration error would be {share(before['ece'])} instead of "
+            f"{share(report.figures['ece'])}."
         )
 
 

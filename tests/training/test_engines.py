@@ -76,7 +76,9 @@ def test_heads_on_them_predict_the_same(by_both, paths):
     fitted = np.arange(len(paths)) % 2 == 0
     ours, theirs = by_both
 
-    def head(features: np.ndarray):  # tight enough that what differs is the features, not where the solver stopped
+    def head(
+        features: np.ndarray,
+    ):  # tight enough that what differs is the features, not where the solver stopped
         solver = LogisticRegression(C=1e-3, tol=1e-8, max_iter=1000)
         return make_pipeline(StandardScaler(), solver).fit(features[fitted], labels[fitted])
 
