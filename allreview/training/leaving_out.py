@@ -15,22 +15,22 @@ def held_out(recipe: Recipe, cells: Sequence[SnapshotLine]) -> NDArray[np.bool_]
     """Which cells each head leaves out, [heads, cells]; of one head the validation cells.
 
     Training and validation cells are dealt out by leak group, so that every one of them is left out by a head. Where a
-    class has too few groups for that, all heads leave out the validation cells. Test cells and cells without a class
-    are left out of everything, and not said to be.
+    class has too few groups for that, all heads leave out the validation cells. Source labels decide, so a correction
+    moves no cell. Test cells and cells without a class are left out of everything, and not said to be.
     """
-    fitted = [
-        number for number, cell in enumerate(cells) if cell.part != "test" and cell.label not in NOT_CLASSES
-    ]
+    not_test = [number for number, cell in enumerate(cells) if cell.part != "test"]
     by_image = recipe.shares_patients
     parts = None
     if recipe.n_heads > 1:
         as_split = [
-            SplitCell(cell.cell_id, cell.label, cell.cell_id if by_image else cell.group)
-            for cell in (cells[number] for number in fitted)
+            SplitCell(cell.cell_id, cell.source_label, cell.cell_id if by_image else cell.group)
+            for cell in (cells[number] for number in not_test)
         ]
         parts = cross_fitting_parts(as_split, parts=recipe.n_heads, seed=recipe.seed)
     found = np.zeros((recipe.n_heads, len(cells)), dtype=bool)
-    for number in fitted:
+    for number in not_test:
+        if cells[number].label in NOT_CLASSES:
+            continue
         if parts is not None:
             found[parts[cells[number].cell_id], number] = True
         elif cells[number].part == "validation":

@@ -1,6 +1,7 @@
 """Several heads, each fitted without another part of the cells: who leaves out what, the fit, what is said."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,16 @@ def test_every_cell_that_may_train_is_left_out_by_one_head_with_its_whole_leak_g
     np.testing.assert_array_equal(backwards, found)
     assert is_cross_fitted(RECIPE, cells)
     assert not is_cross_fitted(RECIPE.model_copy(update={"heads": 1}), cells)
+
+
+def test_a_correction_moves_no_cell_to_another_head() -> None:
+    cells = lines()
+    before = held_out(RECIPE, cells)
+    changed = {3: "hem", 20: "unusable", 24: "all"}
+    after = held_out(RECIPE, [replace(cell, label=changed.get(cell.cell_id, cell.label)) for cell in cells])
+    same = np.array([cell.cell_id != 20 for cell in cells])
+    np.testing.assert_array_equal(after[:, same], before[:, same])
+    assert not after[:, ~same].any()
 
 
 def test_one_head_leaves_out_the_validation_cells() -> None:
