@@ -108,6 +108,27 @@ def test_missing_weights_ask_and_never_start_by_themselves(
     assert (run.recipe.weights, run.recipe.mode) == ("none", "finetune")
 
 
+def test_several_heads_are_for_frozen_networks_only(
+    sqlite_engine: sa.Engine, weights: Path, no_worker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLREVIEW_WEIGHTS", str(weights))
+    small_store(sqlite_engine)
+    app = train_page()
+    heads = app.number_input(key="recipe-heads")
+    assert heads.label == "Heads side by side"
+    assert heads.value == named_settings("quick")["heads"]
+    app.button(key="start_training").click().run()
+    app.segmented_control(key="recipe-mode").set_value("finetune").run()
+    assert not app.exception
+    assert not any(box.key == "recipe-heads" for box in app.number_input)
+    app.button(key="start_training").click().run()
+    assert not app.exception
+    with db.reading(sqlite_engine) as session:
+        whole, frozen = [run.recipe for run in list_runs(session)]
+    assert (frozen.mode, frozen.n_heads) == ("features", 5)
+    assert (whole.mode, whole.n_heads) == ("finetune", 1)
+
+
 def started(engine: sa.Engine, app: AppTest) -> list[Recipe]:
     """The recipes of the runs that pressing Start makes, in order."""
     app.button(key="start_training").click().run()

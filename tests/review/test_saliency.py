@@ -18,6 +18,7 @@ from tf_keras_vis.utils.scores import CategoricalScore
 from allreview.cells.decoding import cell_pixels, read_rgb
 from allreview.errors import UserError
 from allreview.models.grafting import graft
+from allreview.models.pooling import CellShare, MeanAndDeviationWithin
 from allreview.recipe import Preparation
 from allreview.review.saliency import methods
 from allreview.review.saliency.methods import heatmaps, heatmaps_by_method
@@ -196,6 +197,14 @@ def _joined_network() -> keras.Model:
     return keras.Model(pixels, _classes(keras.layers.Concatenate()([left, right]), 30))
 
 
+def _framed_network() -> keras.Model:
+    """Its maps are described where the cell is; what shows where that is, comes from the pixels by another way."""
+    pixels = keras.Input((SIDE, SIDE, 3))
+    maps = _maps(pixels, "maps", 10)
+    shares = CellShare("minus_one_to_one", *maps.shape[1:3])(pixels)
+    return keras.Model(pixels, _classes(MeanAndDeviationWithin()([maps, shares]), 30))
+
+
 def _noisy_images(number: int) -> np.ndarray:
     return np.random.default_rng(3).uniform(-1, 1, (number, SIDE, SIDE, 3)).astype(np.float32)
 
@@ -238,7 +247,7 @@ def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("same_noise")
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", ["one", "joined", "averaged"])
+@pytest.mark.parametrize("kind", ["one", "joined", "averaged", "framed"])
 def test_maps_are_those_of_the_library_alone(kind: str, method: str) -> None:
     images, targets = _noisy_images(2), [2, 0]
     if kind == "one":
@@ -247,6 +256,10 @@ def test_maps_are_those_of_the_library_alone(kind: str, method: str) -> None:
     elif kind == "joined":
         model = _joined_network()
         each = [(model, "left"), (model, "right")]
+    elif kind == "framed":
+        images[:, :10] = images[:, :, 25:] = -1
+        model = _framed_network()
+        each = [(model, "maps")]
     else:
         members = [_drawn_network(), _drawn_network(40)]
         model = _average_of(*members)
