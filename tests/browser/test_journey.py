@@ -13,6 +13,7 @@ from allreview.review.log.annotations import reviewer_named
 from allreview.review.reading import worklists
 from allreview.settings import current_settings
 from allreview.store import open_store
+from allreview.training.runs import get_run
 from db.tables import Annotation, Reviewer, Run, SnapshotCell
 from tests.browser.conftest import settled
 from tests.browser.desk_store import ready_store
@@ -304,3 +305,35 @@ def test_missing_weights_are_one_clear_choice(app_url: str, page: Page, snap: Sn
     expect(dialog).to_have_count(0)
     with db.reading(open_store(current_settings())) as session:
         assert session.scalar(sa.select(sa.func.count(Run.id))) == 0
+
+
+@pytest.mark.real
+@pytest.mark.timeout(600)
+def test_after_training_everything_the_head_alone_is_retrained(
+    weights_set: Path, app_url: str, page: Page, cnmc: Path, snap: Snap
+) -> None:
+    page.goto(app_url)
+    page.get_by_role("textbox", name="Folder or zip").fill(str(cnmc))
+    page.get_by_role("textbox", name="Name of the dataset").first.fill("C-NMC")
+    page.get_by_role("button", name="Import", exact=True).first.click()
+    page.locator(".st-key-import-report").wait_for(timeout=120_000)
+    say_who(page, "Ada Weber")
+    go(page, "Train")
+    page.get_by_role("radio", name="Everything").click()
+    quick_settings(page, 1, side=64)
+    page.get_by_role("button", name="Start training").click()
+    head_alone = page.get_by_role("button", name="Retrain its head on current labels")
+    expect(head_alone).to_be_visible(timeout=TRAINED_WITHIN_MS)
+    snap(page, "journey-trained-whole")
+    head_alone.click()
+    shown_run = page.get_by_role("combobox", name="Run", exact=True)
+    expect(shown_run).to_have_value(re.compile("^Run 2, MobileNetV2, retrain of run 1"), timeout=60_000)
+    expect(page.get_by_role("button", name="Compare with its parent")).to_be_visible(
+        timeout=TRAINED_WITHIN_MS
+    )
+    snap(page, "journey-head-alone")
+    with db.reading(open_store(current_settings())) as session:
+        whole, head = session.scalars(sa.select(Run).order_by(Run.id)).all()
+        recipes = [get_run(session, run.id).recipe for run in (whole, head)]
+    assert (recipes[0].mode, recipes[1].mode) == ("finetune", "features")
+    assert (head.parent_id, recipes[1].backbone_run) == (whole.id, whole.id)
